@@ -1,0 +1,1 @@
+"""The Hydra config groups of ls_lightning."""

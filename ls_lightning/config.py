@@ -1,0 +1,252 @@
+"""The command line's configuration: its schema, its rules, and one clear line for every mistake.
+
+Imports neither torch nor lightning: a wrong value is answered before they are loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ls_lightning.schedules import Schedule
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run. The message is one line: what was needed, what came, what to do."""
+
+
+@dataclass
+class JobSchema:
+    """The scalars at the top level are typed; the groups stay open for classes of the user's own."""
+
+    eps: float = MISSING
+    seed: int = 0
+    name: str | None = None
+    ckpt_path: str | None = None
+    evaluate: str = "last"
+    loss: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+def register_schema() -> None:
+    """Let ``defaults: [job_schema]`` find the schema."""
+    ConfigStore.instance().store(name="job_schema", node=JobSchema)
+
+
+def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration as it will run: own classes without our options, ``eps`` filled in, interpolations resolved.
+
+    Args:
+        cfg: as Hydra composed it.
+        overrides: what the user typed, e.g. ``["model._target_=my.Net", "+model.width=3"]``.
+
+    Raises:
+        ConfigError: a value is out of range, contradicts another, or names something that is not there.
+    """
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    for group in ("model", "data", "loss", "schedule"):
+        _keep_own_keys(cfg, group, overrides)
+    check_eps("eps", None if OmegaConf.is_missing(cfg, "eps") else cfg.eps)
+    if "eps" in cfg.loss:
+        check_eps("loss.eps", cfg.loss.eps)
+        if OmegaConf.is_missing(cfg, "eps"):
+            cfg.eps = cfg.loss.eps
+        elif cfg.eps != cfg.loss.eps:
+            raise ConfigError(f"eps and loss.eps are one number, got eps={cfg.eps} and loss.eps={cfg.loss.eps}.")
+    OmegaConf.resolve(cfg)
+    check(cfg)
+    return cfg
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every value that can be judged without loading torch.
+
+    Raises:
+        ConfigError: with one line that names the key, what it must be and what came.
+    """
+    missing = [str(key) for key in OmegaConf.missing_keys(cfg)]
+    if missing:
+        raise ConfigError(f"{missing[0]} is needed, got nothing: {missing[0]}=<value>.")
+    for key, (needed, fits) in _RULES.items():
+        group = key.partition(".")[0]
+        target = str(OmegaConf.select(cfg, f"{group}._target_", default="ls_lightning"))
+        if "." in key and group not in _LIBRARIES and not _is_ours(target):
+            continue
+        value = OmegaConf.select(cfg, key, default=_ABSENT)
+        if value not in (_ABSENT, None) and not fits(value):
+            raise ConfigError(f"{key} must be {needed}, got {value!r}.")
+    _check_schedule(cfg)
+    _check_files(cfg)
+    _check_extras(cfg)
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error of Hydra or OmegaConf, which print several.
+
+    Args:
+        error: what was raised while the configuration was composed.
+    """
+    text = str(error)
+    if match := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+        group, option = match.groups()
+        options = re.findall(r"^\t(\S+)$", text, re.M)
+        return f"{group} must be one of {', '.join(options)}, got {option!r}.{_did_you_mean(option, options)}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
+        known = [item.split("=")[0] for item in _known_keys()]
+        return (
+            f"{key} is not a key of the configuration.{_did_you_mean(key, known)} "
+            f"--help lists them; a key of your own is added by +{key}=value."
+        )
+    text = text.removeprefix("Error merging override ")
+    causes = [line.strip() for line in f"{text}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+    causes = [line for line in causes if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    return ": ".join(dict.fromkeys(line.rstrip(".:") for line in causes[:3])) + "."
+
+
+def check_eps(key: str, value: Any) -> None:
+    """``ConfigError`` unless ``value`` is None or a number in [0, 1)."""
+    if value is not None and not _number(value, lambda eps: 0 <= eps < 1):
+        raise ConfigError(f"{key} must be in [0, 1), got {value}. It is the mass taken from the true class.")
+
+
+_ABSENT = object()
+_LIBRARIES = ("trainer", "optimizer")
+
+
+def _number(value: Any, fits: Callable[[float], bool]) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and fits(value)
+
+
+def _integer(value: Any, fits: Callable[[int], bool]) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int) and fits(value)
+
+
+def _one_of(*options: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(options)}", lambda value: value in options
+
+
+def _count(least: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"an integer of at least {least}", lambda value: _integer(value, lambda n: n >= least)
+
+
+def _share(closed: bool) -> tuple[str, Callable[[Any], bool]]:
+    if closed:
+        return "a number in [0, 1)", lambda value: _number(value, lambda x: 0 <= x < 1)
+    return "a number in (0, 1)", lambda value: _number(value, lambda x: 0 < x < 1)
+
+
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "seed": ("an integer in [0, 2**32)", lambda value: _integer(value, lambda n: 0 <= n < 2**32)),
+    "evaluate": _one_of("last", "best"),
+    "loss.reduction": ("mean, sum or batchmean", lambda value: value in ("mean", "sum", "batchmean")),
+    "loss.spread": _one_of("all", "others"),
+    "loss.weight_mode": _one_of("sample", "torch"),
+    "loss.input": _one_of("logits", "log_probs"),
+    "loss.ignore_index": ("an integer", lambda value: _integer(value, lambda n: True)),
+    "metrics.num_bins": _count(1),
+    "metrics.closed": _one_of("left", "right"),
+    "data.batch_size": _count(1),
+    "data.eval_batch_size": _count(1),
+    "data.num_workers": _count(0),
+    "data.split_seed": _count(0),
+    "data.val_fraction": _share(closed=False),
+    "data.test_fraction": _share(closed=False),
+    "data.label_noise": _share(closed=True),
+    "optimizer.lr": ("a number above 0", lambda value: _number(value, lambda x: x > 0)),
+    "optimizer.weight_decay": ("a number of at least 0", lambda value: _number(value, lambda x: x >= 0)),
+    "trainer.accelerator": ("a name such as auto, cpu or gpu", lambda value: isinstance(value, str)),
+    "trainer.max_epochs": ("an integer of at least 1", lambda value: _integer(value, lambda n: n >= 1)),
+    "trainer.log_every_n_steps": _count(0),
+}
+
+
+def _is_ours(target: str) -> bool:
+    return target.startswith("ls_lightning.")
+
+
+def _keep_own_keys(cfg: DictConfig, group: str, overrides: Sequence[str]) -> None:
+    """``model._target_=their.Net`` must not inherit the options of the class that it replaces."""
+    typed = [override.lstrip("+").partition("=")[0] for override in overrides]
+    if f"{group}._target_" not in typed or _is_ours(str(cfg[group].get("_target_"))):
+        return
+    own = {key.split(".")[1] for key in typed if key.startswith(f"{group}.")}
+    if group == "loss":
+        own.add("eps")
+    cfg[group] = {key: cfg[group]._get_node(key) for key in cfg[group] if key in own}
+
+
+def _check_schedule(cfg: DictConfig) -> None:
+    """Build the schedule, and see that the eps of the results is the eps of the training."""
+    target = str(cfg.schedule.get("_target_", ""))
+    if not _is_ours(target):
+        return
+    from hydra.utils import instantiate
+
+    try:
+        schedule: Schedule = instantiate(cfg.schedule)
+    except Exception as error:
+        raise ConfigError(f"schedule: {error.__cause__ or error}".splitlines()[0]) from error
+    numbers = [value for value in cfg.schedule.values() if isinstance(value, int | float)]
+    if cfg.eps not in numbers:
+        raise ConfigError(
+            f"eps={cfg.eps} is not in the schedule {schedule!r}, so results would name an eps that was not trained. "
+            "Set eps to the schedule's own."
+        )
+
+
+def _check_files(cfg: DictConfig) -> None:
+    path = cfg.data.get("path")
+    if _is_ours(str(cfg.data.get("_target_"))) and path is not None and not Path(str(path)).exists():
+        raise ConfigError(f"data.path must be an existing file or folder, got {path!r} (from {Path.cwd()}).")
+    if cfg.ckpt_path not in (None, "last") and not Path(cfg.ckpt_path).is_file():
+        raise ConfigError(f"ckpt_path must be 'last' or an existing checkpoint, got {cfg.ckpt_path!r}.")
+    if cfg.evaluate == "best" and not OmegaConf.select(cfg, "callbacks.checkpoint.monitor"):
+        raise ConfigError(
+            "evaluate=best needs to know what is best: callbacks.checkpoint.monitor=val/nll callbacks.checkpoint.save_top_k=1."
+        )
+
+
+_EXTRAS = {
+    "DigitsData": ("sklearn", "data=digits needs scikit-learn: pip install 'ls-lightning[data]'."),
+    "BreastCancerData": ("sklearn", "data=breast_cancer needs scikit-learn: pip install 'ls-lightning[data]'."),
+    "ImageFolderData": ("PIL", "data=image_folder needs Pillow: pip install 'ls-lightning[image]'."),
+    "TensorBoardLogger": (
+        "tensorboard",
+        "logger=tensorboard needs tensorboard: pip install 'ls-lightning[tensorboard]'.",
+    ),
+}
+
+
+def _check_extras(cfg: DictConfig) -> None:
+    groups = [cfg.data, *(logger for logger in cfg.logger.values() if isinstance(logger, DictConfig))]
+    for group in groups:
+        module, message = _EXTRAS.get(str(group.get("_target_")).rpartition(".")[2], (None, ""))
+        if module is not None and find_spec(module) is None:
+            raise ConfigError(message)
+
+
+def _known_keys() -> list[str]:
+    groups = [name for name, kind in JobSchema.__annotations__.items()]
+    return [*groups, "trainer.max_epochs", "experiment", "data.label_noise", "data.batch_size", "optimizer.lr"]
+
+
+def _did_you_mean(word: str, options: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, options, n=1)
+    return f" Did you mean {close[0]}?" if close else ""

@@ -1,0 +1,95 @@
+"""Metrics as functions of the sums of `calibration_sums`: each a 0-d float64, NaN if nothing was counted."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from ls_lightning.functional.options import quoted
+from ls_lightning.functional.sums import read_sums
+
+Norm = Literal["l1", "l2", "max"]
+
+
+class ReliabilityBins(NamedTuple):
+    """What a reliability diagram shows, each float64 `(num_bins,)`; NaN in empty bins (`counts` 0)."""
+
+    counts: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+
+
+def reliability_bins(sums: Tensor) -> ReliabilityBins:
+    """Count, mean confidence and accuracy (share of y=1 with `confidence="positive"`) of each bin."""
+    bins, _ = read_sums(sums)
+    return ReliabilityBins(bins.n, bins.p / bins.n, bins.hits / bins.n)
+
+
+def num_samples(sums: Tensor) -> int:
+    """How many samples were counted."""
+    return int(read_sums(sums)[1].n)
+
+
+def check_norm(norm: str) -> None:
+    """Raise a ValueError for an unknown norm."""
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm must be one of {quoted(get_args(Norm))}, got {norm!r}.")
+
+
+def calibration_error(sums: Tensor, norm: Norm = "l1") -> Tensor:
+    """Bin-weighted mean (`l1`), root mean square (`l2`) or maximum (`max`) of `|conf - acc|`."""
+    bins, totals = read_sums(sums)
+    gaps = (bins.p - bins.hits).abs()
+    if norm == "l1":
+        return gaps.sum() / totals.n
+    # Empty bins have gap 0 here and count as 1 only to keep 0/0 away.
+    counts = bins.n.clamp(min=1)
+    if norm == "l2":
+        return ((gaps**2 / counts).sum() / totals.n).sqrt()
+    return (gaps / counts).max().where(totals.n > 0, torch.nan)
+
+
+def calibration_gap(sums: Tensor) -> Tensor:
+    """Mean confidence minus accuracy."""
+    bins, totals = read_sums(sums)
+    return (bins.p.sum() - bins.hits.sum()) / totals.n
+
+
+def overconfidence_error(sums: Tensor) -> Tensor:
+    """`sum_b n_b/N conf_b max(conf_b - acc_b, 0)`."""
+    return _weighted_excess(sums, sign=1)
+
+
+def underconfidence_error(sums: Tensor) -> Tensor:
+    """`sum_b n_b/N conf_b max(acc_b - conf_b, 0)`."""
+    return _weighted_excess(sums, sign=-1)
+
+
+def accuracy(sums: Tensor) -> Tensor:
+    """Share of samples whose predicted class is the target."""
+    bins, totals = read_sums(sums)
+    return bins.correct.sum() / totals.n
+
+
+def negative_log_likelihood(sums: Tensor) -> Tensor:
+    """Mean negative log-probability of the target; inf where some target has probability 0."""
+    _, totals = read_sums(sums)
+    return (totals.nll / totals.n).where(totals.infinite == 0, torch.inf)
+
+
+def brier_score(sums: Tensor) -> Tensor:
+    """Mean squared distance of the probabilities from the one-hot target."""
+    _, totals = read_sums(sums)
+    return totals.brier / totals.n
+
+
+def mean_entropy(sums: Tensor) -> Tensor:
+    """Mean entropy of the predicted probabilities, in nats."""
+    _, totals = read_sums(sums)
+    return totals.entropy / totals.n
+
+
+def _weighted_excess(sums: Tensor, sign: int) -> Tensor:
+    bins, totals = read_sums(sums)
+    confidence = bins.p / bins.n.clamp(min=1)
+    return (confidence * (sign * (bins.p - bins.hits)).clamp(min=0)).sum() / totals.n

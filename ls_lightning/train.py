@@ -1,0 +1,119 @@
+"""``python -m ls_lightning.train``: compose a configuration, check it, run it.
+
+Torch and lightning are imported only once the configuration is known to be right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ls_lightning.config import ConfigError, explain, register_schema, settle
+
+
+def _task(cfg: DictConfig) -> None:
+    hydra_cfg = HydraConfig.get()
+    overrides = list(hydra_cfg.overrides.task)
+    folder = Path(hydra_cfg.runtime.output_dir)
+    try:
+        cfg = settle(cfg, overrides)
+        if hydra_cfg.mode == RunMode.MULTIRUN:
+            _check_multirun(cfg)
+
+        from ls_lightning.job import run_job
+
+        result = run_job(cfg, folder, {key: str(value) for key, value in hydra_cfg.runtime.choices.items()})
+    except ConfigError as error:
+        _remove_if_empty(folder)
+        _fail(str(error))
+    except KeyboardInterrupt as error:
+        _say_how_to_resume(folder, str(error), overrides)
+        sys.exit(130)
+    _print_result(result, folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Hydra makes the job's folder before anything is checked."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def _check_multirun(cfg: DictConfig) -> None:
+    devices = cfg.trainer.get("devices")
+    if devices not in (None, 1, "1"):
+        raise ConfigError(
+            f"a multirun needs one device per job, got trainer.devices={devices}: Lightning's DDP would start the whole "
+            "sweep again on every rank. Use trainer=auto or trainer=cpu, or start the jobs one by one."
+        )
+
+
+def _print_result(result: dict[str, object], folder: Path) -> None:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    if rank_zero_only.rank != 0:
+        return
+    from rich.console import Console
+
+    from ls_lightning.sweep.summary import direction, result_table
+
+    console = Console(highlight=False)
+    metrics = result["metrics"]
+    assert isinstance(metrics, dict)
+    splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
+    console.print()
+    if splits:
+        console.print(result_table(splits))
+        split = "test" if "test" in splits else "val"
+        console.print(f"\nOn {split} the model is {direction(splits[split])}.", soft_wrap=True)
+    console.print(f"{folder}", style="dim", soft_wrap=True)
+
+
+def _say_how_to_resume(folder: Path, what: str, overrides: list[str]) -> None:
+    if not (folder / "checkpoints" / "last.ckpt").exists():
+        print(f"{what}, before the first checkpoint.", file=sys.stderr)
+        return
+    kept = [override for override in overrides if not override.startswith("ckpt_path=")]
+    command = shlex.join(
+        ["python", "-m", "ls_lightning.train", *kept, f"hydra.run.dir={folder}", "ckpt_path=last"]
+    )
+    print(f"{what}. Resume with:\n  {command}", file=sys.stderr)
+
+
+def _fail(message: str) -> NoReturn:
+    if os.environ.get("LS_DEBUG") == "1":
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv``. Exit code 2 and one line for a mistake in it."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to here
+    parser = get_args_parser()
+    parser.error = lambda message: _fail(  # type: ignore[method-assign]
+        f"{message}. A value is set by key=value, e.g. eps=0.1; --help lists the keys."
+    )
+    parser.parse_args()
+    register_schema()
+    try:
+        hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(_task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What all data modules share: options, splits, label noise, loaders."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypedDict
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from .checks import TASKS, check_choice, check_int, check_share
+from .data_memory import StandardisedTensors, as_fetched, mean_and_std
+from .data_splits import flip_labels, split_indices
+
+
+class LoaderOptions(TypedDict, total=False):
+    """The options that every data module takes; explained in `ClassificationData`."""
+
+    batch_size: int
+    eval_batch_size: int
+    split_seed: int
+    label_noise: float
+    num_workers: int
+
+
+class Part(NamedTuple):
+    """One split as found: inputs, and class indices ``(N,)`` (multi-label: 0 or 1, ``(N, K)``), int64."""
+
+    x: Any
+    labels: Tensor
+
+
+class Parts(NamedTuple):
+    """The three splits as found."""
+
+    train: Part
+    val: Part
+    test: Part
+
+
+class ClassificationData(L.LightningDataModule):
+    """Base of the data modules: a subclass has `load` and, unless its inputs are tensors, `datasets`.
+
+    The splits and the noise depend on ``split_seed`` alone, neither on the training seed nor on the global
+    generator. Inputs are standardised with the training split's moments. After ``setup`` there are
+
+    * ``task``, ``num_classes``, ``num_outputs`` (1 for binary, else ``num_classes``), ``input_shape``
+    * ``train_set``, ``val_set``, ``test_set``
+    * ``train_labels`` with noise, ``train_labels_clean`` without: class indices ``(N,)``
+
+    Args:
+        task: ``"multiclass"`` (targets int64 ``(N,)``), ``"binary"`` (float32 ``(N,)``) or ``"multilabel"``
+            (float32 ``(N, K)``).
+        batch_size: samples per process and step in training.
+        eval_batch_size: the same in validation and test.
+        split_seed: decides the splits and which labels are flipped; at least 0.
+        label_noise: share of the training labels, and of no others, to flip to another class, in [0, 1).
+        num_workers: worker processes of each loader; 0 loads in the training process.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    num_classes: int
+    input_shape: tuple[int, ...]
+    train_labels: Tensor
+    train_labels_clean: Tensor
+    train_set: Dataset[Any]
+    val_set: Dataset[Any]
+    test_set: Dataset[Any]
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int = 512,
+        split_seed: int = 0,
+        label_noise: float = 0.0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.task = check_choice("task", task, TASKS)
+        self.batch_size = check_int("batch_size", batch_size)
+        self.eval_batch_size = check_int("eval_batch_size", eval_batch_size)
+        self.split_seed = check_int("split_seed", split_seed, least=0)
+        self.label_noise = check_share("label_noise", label_noise, zero=True)
+        self.num_workers = check_int("num_workers", num_workers, least=0)
+        if label_noise and task == "multilabel":
+            raise ValueError(
+                "label_noise flips classes, and task=multilabel has none to flip. Use label_noise=0."
+            )
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits a model has to give for one sample."""
+        return 1 if self.task == "binary" else self.num_classes
+
+    def load(self) -> Parts:
+        """Find the samples and set ``num_classes``."""
+        raise NotImplementedError
+
+    def datasets(self, parts: Parts) -> tuple[Dataset[Any], Dataset[Any], Dataset[Any]]:
+        """Train, val and test sets; ``parts`` has the final targets in the place of labels."""
+        mean, std = mean_and_std(parts.train.x)
+        train, val, test = (StandardisedTensors(x, target, mean, std) for x, target in parts)
+        return train, val, test
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, split and corrupt once, for all stages."""
+        if hasattr(self, "train_set"):
+            return
+        parts = self.load()
+        self.train_labels = self.train_labels_clean = parts.train.labels
+        if self.label_noise:
+            self.train_labels = flip_labels(
+                parts.train.labels, self.label_noise, self.num_classes, self.split_seed
+            )
+        train, val, test = (
+            Part(x, self._targets(labels))
+            for x, labels in (parts.train._replace(labels=self.train_labels), parts.val, parts.test)
+        )
+        self.train_set, self.val_set, self.test_set = self.datasets(Parts(train, val, test))
+        self.input_shape = tuple(self.train_set[0][0].shape)
+
+    def cut(self, x: Tensor, labels: Tensor, val_fraction: float, test_fraction: float) -> Parts:
+        """Split tensors by ``split_seed``, stratified but for multi-label ones."""
+        strata = labels if labels.ndim == 1 else labels.new_zeros(len(labels))
+        at = split_indices(strata, val_fraction, test_fraction, self.split_seed)
+        train, val, test = (Part(x[rows], labels[rows]) for rows in (at.train, at.val, at.test))
+        return Parts(train, val, test)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled by torch's global generator, which the Trainer's seed sets."""
+        return self._loader(self.train_set, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every validation sample once, in order."""
+        return self._loader(self.val_set, self.eval_batch_size, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Every test sample once, in order."""
+        return self._loader(self.test_set, self.eval_batch_size, shuffle=False)
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        return labels if self.task == "multiclass" else labels.to(torch.float32)
+
+    def _loader(self, dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Any]:
+        collate: Callable[[Any], Any] = (
+            as_fetched if isinstance(dataset, StandardisedTensors) else default_collate
+        )
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            dataset,
+            batch_size,
+            shuffle,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=on_gpu,
+            persistent_workers=self.num_workers > 0,
+        )

@@ -1,0 +1,109 @@
+"""Arrays from a ``.npz`` file, checked before anything is trained on them."""
+
+from pathlib import Path
+from typing import Unpack
+
+from torch import Tensor
+
+from .checks import check_int, check_share
+from .data_base import ClassificationData, LoaderOptions, Part, Parts
+from .npz_arrays import read_splits
+
+_DEFAULT_VAL_FRACTION = 0.1
+
+
+class NpzData(ClassificationData):
+    """Arrays ``x_train, y_train, x_test, y_test`` and, if present, ``x_val, y_val`` of one ``.npz`` file.
+
+    Inputs are vectors ``(N, D)`` or images ``(N, H, W)`` or ``(N, H, W, C)``, which become ``(C, H, W)``; they are
+    standardised per feature or channel, whatever their scale.
+
+    Args:
+        path: of the file, relative to the working directory.
+        task: ``"multiclass"`` or ``"binary"`` with class labels 0..K-1 ``(N,)``, ``"multilabel"`` with 0 or 1
+            ``(N, K)``.
+        num_classes: K, if it is to be checked against the file.
+        val_fraction: share of the training samples to validate on when the file has no ``x_val``, in (0, 1);
+            None is 0.1.
+        **options: see `ClassificationData`.
+
+    Raises:
+        ValueError: an option is out of range or, in ``setup``, the arrays do not fit together.
+        FileNotFoundError: in ``setup``, there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> x, y = np.zeros((40, 28, 28), np.uint8), np.arange(40) % 4
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        ...     data = NpzData(f"{folder}/mine.npz")
+        ...     data.setup()
+        >>> data.num_classes, data.input_shape, len(data.train_set), len(data.val_set), len(data.test_set)
+        (4, (1, 28, 28), 36, 4, 40)
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        task: str = "multiclass",
+        num_classes: int | None = None,
+        val_fraction: float | None = None,
+        **options: Unpack[LoaderOptions],
+    ) -> None:
+        super().__init__(task, **options)
+        self.path = Path(path).expanduser()
+        self.expected_classes = (
+            None if num_classes is None else check_int("num_classes", num_classes, least=2)
+        )
+        self.val_fraction = None if val_fraction is None else check_share("val_fraction", val_fraction)
+
+    def load(self) -> Parts:
+        """Read and check the arrays; cut the validation split off if there is none."""
+        multilabel = self.task == "multilabel"
+        found = {name: Part(x, y) for name, (x, y) in read_splits(self.path, multilabel).items()}
+        labels = {name: part.labels for name, part in found.items()}
+        self.num_classes = self._count_columns(labels) if multilabel else self._count_classes(labels)
+        if "val" not in found:
+            fraction = self.val_fraction or _DEFAULT_VAL_FRACTION
+            return self.cut(*found["train"], fraction, 0.0)._replace(test=found["test"])
+        if self.val_fraction is not None:
+            raise ValueError(
+                f"val_fraction={self.val_fraction}, but {self.path} has x_val. Leave val_fraction out."
+            )
+        return Parts(found["train"], found["val"], found["test"])
+
+    def _count_classes(self, labels: dict[str, Tensor]) -> int:
+        for name, y in labels.items():
+            if int(y.min()) < 0:
+                raise ValueError(f"y_{name} must hold class labels 0..K-1, got {int(y.min())}.")
+        highest = max(int(y.max()) for y in labels.values())
+        self._check_count(highest + 1, f"labels go up to {highest}")
+        if highest < 1:
+            raise ValueError("a classifier needs at least 2 classes, but every label is 0.")
+        if self.task == "binary" and highest > 1:
+            raise ValueError(
+                f"task=binary needs labels 0 and 1, but they go up to {highest}. Use task=multiclass."
+            )
+        absent = (labels["train"].bincount(minlength=highest + 1) == 0).nonzero().flatten().tolist()
+        if absent:
+            raise ValueError(
+                f"y_train has no sample of class {absent[0]}, but labels go up to {highest}. "
+                "Number the classes of y_train 0..K-1."
+            )
+        return highest + 1
+
+    def _count_columns(self, labels: dict[str, Tensor]) -> int:
+        columns = labels["train"].shape[1]
+        for name, y in labels.items():
+            if y.shape[1] != columns:
+                raise ValueError(
+                    f"y_{name} has {y.shape[1]} columns, y_train has {columns}; they must agree."
+                )
+        self._check_count(columns, f"y_train has {columns} columns")
+        return columns
+
+    def _check_count(self, count: int, seen: str) -> None:
+        if self.expected_classes not in (None, count):
+            raise ValueError(f"data.num_classes={self.expected_classes} but {seen}, so {count} classes")
