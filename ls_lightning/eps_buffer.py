@@ -38,8 +38,8 @@ class EpsBuffer(nn.Module):
         if isinstance(eps, Tensor):
             if eps.requires_grad:
                 raise ValueError(
-                    "eps of a loss module is a buffer, got a tensor that requires grad. To learn eps, give it "
-                    "to the functions of ls_lightning.functional."
+                    "eps of a loss module is a buffer, got a tensor that requires grad. "
+                    "To learn eps, give it to the functions of ls_lightning.functional."
                 )
             _check_range(eps)
             high, rest = _split(eps)

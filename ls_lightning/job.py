@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import platform
 import subprocess
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
@@ -48,10 +51,13 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         KeyboardInterrupt: training was interrupted; ``checkpoints/last.ckpt`` is there to resume from.
     """
     started = time.time()
+    _quieten()
     ckpt_path = _check_folder(cfg, folder)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     with _one_line("data"):
         data: L.LightningDataModule = instantiate(cfg.data)
+        if not isinstance(data, L.LightningDataModule):
+            raise ConfigError(f"data._target_ must be a LightningDataModule, got {cfg.data._target_}.")
     model = _build_model(cfg, data)
     with _one_line("callbacks"):
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
@@ -66,6 +72,11 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
             logger.log_hyperparams(_plain(cfg))
         _fit(trainer, model, data, ckpt_path)
         metrics, reliability = _measure(trainer, model, data, cfg.evaluate)
+    except ConfigError:
+        if trainer.is_global_zero and ckpt_path is None:  # nothing was trained
+            for name in ("config.yaml", "metrics.csv"):
+                (folder / name).unlink(missing_ok=True)
+        raise
     finally:
         for logger in loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
@@ -90,6 +101,13 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     if trainer.is_global_zero:
         write_result(folder, result)
     return result
+
+
+def _quieten() -> None:
+    """Leave away what Lightning says to everybody: the table at the end is what this program has to say."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (".*LeafSpec.*is deprecated", ".*does not have many workers", ".*logging interval"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _check_folder(cfg: DictConfig, folder: Path) -> str | None:
@@ -127,6 +145,8 @@ def _build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningMod
     """A LightningModule as it is; any other network in our classifier, shaped by the data."""
     with _one_line("model"):
         cls = get_class(cfg.model._target_)
+        if not issubclass(cls, nn.Module):
+            raise ConfigError(f"model._target_ must be a LightningModule or nn.Module, got {cfg.model._target_}.")
         if issubclass(cls, L.LightningModule):
             _refuse_optimizer(cfg, cls)
             own: L.LightningModule = instantiate(cfg.model)
@@ -179,7 +199,7 @@ def _fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModu
     except MisconfigurationException as error:
         raise ConfigError(_first_line(error)) from error
     except (ValueError, TypeError, LookupError, ImportError) as error:
-        if _raised_by_us(error):
+        if _raised_by_us(error) and (trainer.global_step == 0 or ckpt_path is not None):
             raise ConfigError(_first_line(error)) from error
         raise
 
@@ -246,7 +266,9 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _digest(cfg: DictConfig) -> str:
+    """Of everything that decides the numbers."""
     config = _plain(cfg)
+    config["trainer"].pop("default_root_dir", None)
     return config_digest({key: config[key] for key in (*_TRAINED, "trainer")})
 
 

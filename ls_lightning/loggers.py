@@ -100,6 +100,7 @@ class CSVHistory(Logger):
         if self.path.exists():
             kept = [row for row in self._read() if (row.get("step") or "").isdigit() and int(row["step"]) < step]
             self._replace(kept)
+            self._last_row = self.path.stat().st_size  # all of these rows are settled
 
     def _write(self) -> None:
         """Write the rows in memory. The last one stays there too, and is written again once its step is over."""

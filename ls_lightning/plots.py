@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,30 +18,51 @@ if TYPE_CHECKING:
     Bins = tuple[Column, Column, Column]
 
 # Okabe and Ito's palette: told apart with any colour vision, and by hatching in print.
-_OVER, _UNDER, _BAR, _INK = "#D55E00", "#0072B2", "#C9CED6", "#2B2F36"
+_BAR, _INK = "#C9CED6", "#2B2F36"
+_OVER_LOOK: dict[str, Any] = {"facecolor": "#D55E00", "alpha": 0.55, "hatch": "////", "edgecolor": "white"}
+_UNDER_LOOK: dict[str, Any] = {
+    "facecolor": "#0072B2",
+    "alpha": 0.55,
+    "hatch": "\\\\\\\\",
+    "edgecolor": "white",
+}
+_DASHED = (0, (2, 1.5))
+
+
+class _Words(NamedTuple):
+    claimed: str
+    reached: str
+    over: str
+    under: str
+
+
+_WORDS = {
+    "top": _Words("confidence", "accuracy", "overconfident", "underconfident"),
+    "positive": _Words("P(y = 1)", "share of positives", "too high", "too low"),
+}
 
 
 def reliability_diagram(
-    bins: Bins, *, title: str | None = None, xlabel: str = "confidence", ylabel: str = "accuracy"
+    bins: Bins, *, title: str | None = None, confidence: Literal["top", "positive"] = "top"
 ) -> Figure:
     """Draw accuracy against confidence, the gap between them, and how the confidences are spread.
 
-    Grey bars are the accuracy of each bin, with its 95 % interval (Wilson). What mean confidence claims beyond
-    them is orange; the part of them that it does not claim is blue. Calibrated bars end on the diagonal.
+    Grey bars are the accuracy of each bin, with its 95 % interval (Wilson). What mean confidence claims
+    beyond them is orange; the part of them that it does not claim is blue. Calibrated bars end on the
+    diagonal.
 
     Args:
         bins: `(counts, confidence, accuracy)`, each `(num_bins,)` with equal widths over [0, 1], as
-            `functional.calibration.reliability_bins` or a metric's `reliability_bins()` return; empty bins are NaN.
+            `functional.calibration.reliability_bins` or a metric's `reliability_bins()` return; NaN if empty.
         title: above the figure.
-        xlabel: what the probabilities are; `"P(y = 1)"` with `confidence="positive"`.
-        ylabel: what they are compared with; `"share of y = 1"` with `confidence="positive"`.
+        confidence: how the bins were made: `"top"`, or `"positive"`, P(y=1) against y; changes the words.
 
     Returns:
         A `matplotlib.figure.Figure`, for `save_figure`, a logger or a notebook.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: the three arrays are not of one length.
+        ValueError: the three arrays are not of one length, or `confidence` is unknown.
 
     Example:
         >>> figure = reliability_diagram(([0, 10], [float("nan"), 0.9], [float("nan"), 0.7]), title="test")
@@ -51,21 +72,22 @@ def reliability_diagram(
 
     Source: DeGroot and Fienberg 1983; Guo et al. 2017, arXiv:1706.04599, figure 1.
     """
-    figure_class = _import_figure()
-    counts, confidence, accuracy = _columns(bins)
-    figure = figure_class(figsize=(5.0, 6.2), layout="constrained")
-    diagram, histogram = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.4, 1]})
+    if confidence not in _WORDS:
+        raise ValueError(f"confidence must be 'top' or 'positive', got {confidence!r}.")
+    figure, words = _new_figure(width=5.2, height=7.2), _WORDS[confidence]
+    counts, claimed, reached = _columns(bins)
+    diagram, histogram = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.6, 1]})
     if title is not None:
         figure.suptitle(title, fontsize=12, fontweight="bold", color=_INK)
-    summary = _summary(counts, confidence, accuracy)
     box = {"boxstyle": "round,pad=0.5", "facecolor": "#F5F6F8", "edgecolor": "#9AA0A8"}
+    summary = _summary(counts, claimed, reached, words)
     diagram.set_title(summary, loc="left", x=0.015, pad=12, fontsize=9.5, color=_INK, bbox=box)
-    _draw_bins(diagram, counts, confidence, accuracy)
-    _draw_counts(histogram, counts, confidence, accuracy)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
-    diagram.set_ylabel(ylabel)
+    _draw_bins(diagram, counts, claimed, reached)
+    _draw_counts(histogram, counts, claimed, reached)
+    figure.legend(handles=_legend(words), loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
+    diagram.set_ylabel(words.reached)
     histogram.set_ylabel("% of samples")
-    histogram.set_xlabel(xlabel)
+    histogram.set_xlabel(words.claimed)
     for axes in (diagram, histogram):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
@@ -105,16 +127,17 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
     return path
 
 
-def _import_figure() -> type[Figure]:
+def _new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "matplotlib":
             raise
         raise ModuleNotFoundError(
             "plots need matplotlib: pip install 'ls-lightning[plot]'.", name="matplotlib"
         ) from None
-    return Figure
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.11))
 
 
 def _columns(bins: Bins) -> list[NDArray[np.float64]]:
@@ -129,7 +152,7 @@ def _columns(bins: Bins) -> list[NDArray[np.float64]]:
     return columns
 
 
-def _draw_bins(axes: Axes, counts: Any, confidence: Any, accuracy: Any) -> None:
+def _draw_bins(axes: Axes, counts: Any, claimed: Any, reached: Any) -> None:
     import numpy as np
 
     axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -137,22 +160,16 @@ def _draw_bins(axes: Axes, counts: Any, confidence: Any, accuracy: Any) -> None:
     used = counts > 0
     width = 1 / len(counts)
     centre = (np.arange(len(counts)) + 0.5)[used] * width
-    n, confidence, accuracy = counts[used], confidence[used], accuracy[used]
-    axes.bar(centre, accuracy, width, color=_BAR, edgecolor="white", linewidth=1)
-    for colour, hatch, shown in (
-        (_OVER, "////", confidence > accuracy),
-        (_UNDER, "\\\\\\\\", confidence < accuracy),
-    ):
-        axes.bar(
-            centre[shown], (confidence - accuracy)[shown], width, accuracy[shown], color=colour, alpha=0.55,
-            hatch=hatch, edgecolor="white", linewidth=1, zorder=3,
-        )  # fmt: skip
-    low, high = _wilson(accuracy, n)
-    axes.vlines(centre, low, high, color=_INK, linewidth=1.1, zorder=5)
-    axes.plot(centre, accuracy, ".", color=_INK, markersize=4, zorder=5)
+    n, claimed, reached = counts[used], claimed[used], reached[used]
+    axes.bar(centre, reached, width, color=_BAR, edgecolor="white", linewidth=1)
+    for look, shown in ((_OVER_LOOK, claimed > reached), (_UNDER_LOOK, claimed < reached)):
+        gap = (claimed - reached)[shown]
+        axes.bar(centre[shown], gap, width, reached[shown], linewidth=1, zorder=3, **look)
+    axes.vlines(centre, *_wilson(reached, n), color=_INK, linewidth=1.1, zorder=5)
+    axes.plot(centre, reached, ".", color=_INK, markersize=4, zorder=5)
 
 
-def _draw_counts(axes: Axes, counts: Any, confidence: Any, accuracy: Any) -> None:
+def _draw_counts(axes: Axes, counts: Any, claimed: Any, reached: Any) -> None:
     import numpy as np
 
     total = counts.sum()
@@ -160,41 +177,40 @@ def _draw_counts(axes: Axes, counts: Any, confidence: Any, accuracy: Any) -> Non
     centre = (np.arange(len(counts)) + 0.5) * width
     axes.bar(centre, 100 * counts / max(total, 1), width, color=_BAR, edgecolor="white", linewidth=1)
     if total > 0:
-        axes.axvline(np.nansum(counts * accuracy) / total, color=_INK, linewidth=1.4)
-        axes.axvline(
-            np.nansum(counts * confidence) / total, color=_INK, linewidth=1.4, linestyle=(0, (2, 1.5))
-        )
+        axes.axvline(np.nansum(counts * reached) / total, color=_INK, linewidth=1.4)
+        axes.axvline(np.nansum(counts * claimed) / total, color=_INK, linewidth=1.4, linestyle=_DASHED)
     else:
         axes.set_ylim(0, 100)
 
 
-def _legend() -> list[Any]:
+def _legend(words: _Words) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     return [
-        Patch(facecolor=_BAR, label="accuracy of the bin"),
+        Patch(facecolor=_BAR, label=f"{words.reached}, per bin"),
         Line2D([], [], color=_INK, marker=".", linewidth=1.1, label="95 % interval"),
-        Patch(facecolor=_OVER, alpha=0.55, hatch="////", edgecolor="white", label="overconfident"),
-        Line2D([], [], color=_INK, linewidth=1.4, label="accuracy"),
-        Patch(facecolor=_UNDER, alpha=0.55, hatch="\\\\\\\\", edgecolor="white", label="underconfident"),
-        Line2D([], [], color=_INK, linewidth=1.4, linestyle=(0, (2, 1.5)), label="mean confidence"),
+        Patch(label=words.over, **_OVER_LOOK),
+        Patch(label=words.under, **_UNDER_LOOK),
+        Line2D([], [], color=_INK, linewidth=1.4, label=words.reached),
+        Line2D([], [], color=_INK, linewidth=1.4, linestyle=_DASHED, label=f"mean {words.claimed}"),
     ]
 
 
-def _summary(counts: Any, confidence: Any, accuracy: Any) -> str:
+def _summary(counts: Any, claimed: Any, reached: Any, words: _Words) -> str:
     import numpy as np
 
     total = counts.sum()
     if total == 0:
         return "no samples"
-    claimed, reached = (100 * np.nansum(counts * share) / total for share in (confidence, accuracy))
-    error = 100 * np.nansum(counts * np.abs(confidence - accuracy)) / total
-    gap = claimed - reached
-    direction = "overconfident" if gap > 0 else "underconfident"
-    verdict = "no gap" if abs(gap) < 0.05 else f"{direction} by {abs(gap):.1f} points"
+    claim, share = (100 * np.nansum(counts * column) / total for column in (claimed, reached))
+    error = 100 * np.nansum(counts * np.abs(claimed - reached)) / total
+    gap = claim - share
+    verdict = (
+        "no gap" if abs(gap) < 0.05 else f"{words.over if gap > 0 else words.under} by {abs(gap):.1f} points"
+    )
     return (
-        f"n = {int(total):,}   accuracy {reached:.1f} %   confidence {claimed:.1f} %\n"
+        f"n = {int(total):,}   {words.reached} {share:.1f} %   {words.claimed} {claim:.1f} %\n"
         f"ECE {error:.1f} %   {verdict}"
     )
 

@@ -46,10 +46,12 @@ def _task(cfg: DictConfig) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Hydra makes the job's folder before anything is checked."""
+    """Hydra makes the job's folder, and those above it, before anything is checked."""
     with contextlib.suppress(OSError):
-        folder.rmdir()
-        folder.parent.rmdir()
+        for path in (folder, *folder.parents):
+            if path == Path.cwd():
+                break
+            path.rmdir()
 
 
 def _check_multirun(cfg: DictConfig) -> None:
@@ -96,7 +98,8 @@ def _say_how_to_resume(folder: Path, what: str, overrides: list[str]) -> None:
 def _fail(message: str) -> NoReturn:
     if os.environ.get("LS_DEBUG") == "1":
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    print(f"{'' if rank == '0' else f'rank {rank}: '}error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

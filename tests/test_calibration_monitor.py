@@ -50,7 +50,7 @@ def test_values(tmp_path, make, batch_size):
         assert monitor.results[stage].keys() == wanted.keys()
         for key, value in wanted.items():
             assert monitor.results[stage][key] == pytest.approx(value, abs=1e-8)
-        assert int(monitor.reliability[stage].count.sum()) == 48
+        assert int(monitor.reliability[stage].counts.sum()) == 48
     assert {f"test/{key}" for key in KEYS} <= t.callback_metrics.keys()
     assert t.callback_metrics["test/ece"].item() == pytest.approx(wanted["ece"], abs=1e-6)
 

@@ -1,5 +1,6 @@
 import copy
 import csv
+import itertools
 import math
 import pickle
 
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from nets import Data, LogProbNet, Net, Silent, trainer
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F  # noqa: N812
 
 import ls_lightning as ls
@@ -115,7 +117,7 @@ def test_the_module_is_left_as_it_was(tmp_path, error):
         fit(net, tmp_path, ls.LabelSmoothing())
     after = snapshot(net)
     assert all(a is c and b == d for (b, a), (d, c) in zip(after[0], modules, strict=True))
-    assert after[1].keys() == attributes.keys()
+    assert after[1].keys() - {"_hparams"} == attributes.keys()  # Lightning's own
     assert after[2] == keys
     copy.deepcopy(net)
     pickle.dumps(net.criterion)
@@ -154,8 +156,9 @@ def logged(folder):
         return {int(row["step"]): float(row["ls/eps"]) for row in csv.DictReader(file) if row["ls/eps"]}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
-@pytest.mark.parametrize("batches", [1, 5, 6, 9, 11])
+@pytest.mark.parametrize(
+    ("accumulate", "batches"), [*itertools.product([1, 2, 4], [4, 5, 6, 9, 11]), (1, 1), (2, 3)]
+)
 def test_a_resumed_run_continues_the_curve(tmp_path, accumulate, batches):
     """12 batches in 2 epochs, interrupted after any of them, in the middle of an epoch or an accumulation."""
     schedule = Cosine(0.3, 0.05)
@@ -242,7 +245,7 @@ def test_usual_eps_and_schedule_names():
         ({"eps": 1.2}, ValueError, r"eps must be in \[0, 1\), got 1.2"),
         ({"eps": math.nan}, ValueError, r"eps must be in \[0, 1\), got nan"),
         ({"eps": -0.1}, ValueError, r"eps must be in \[0, 1\), got -0.1"),
-        ({"loss": "typo"}, ValueError, "ce, kl"),
+        ({"loss": "typo"}, ValueError, "loss must be one of"),
         ({"loss": "none", "eps": 0.1}, ValueError, "takes eps=0"),
         ({"schedule": "typo"}, ValueError, "schedule must be one of"),
         ({"schedule": 3}, TypeError, "schedule must be a name or a schedule"),
@@ -313,15 +316,17 @@ def test_smoothing_twice_is_noticed(tmp_path):
         fit(Net(), tmp_path, ls.LabelSmoothing(eps=0.1), data=data)
 
 
-@pytest.mark.slow
-def test_compiled_module_compiles_once(tmp_path):
+def test_a_compiled_step_compiles_once_for_a_whole_schedule(tmp_path):
+    class Compiled(Net):
+        def training_step(self, batch, batch_idx):
+            return self.loss(batch)
+
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
-    net = Net()
-    net.seen = None
-    net.training_step = lambda batch, batch_idx: net.loss(batch)
-    net.forward = torch.compile(net.forward, backend=counter)
-    compiled = torch.compile(Net.loss, backend=counter)
-    net.loss = lambda batch: compiled(net, batch)
+    counter = CompileCounter()
+    net = Compiled()
+    net.training_step = torch.compile(net.training_step, backend=counter, fullgraph=True)
     fit(net, tmp_path, ls.LabelSmoothing(schedule=Linear(0.3, 0.0)), limit_val_batches=0)
     assert counter.frame_count == 1
+    judge = Compiled()
+    fit(judge, tmp_path, ls.LabelSmoothing(schedule=Linear(0.3, 0.0)), limit_val_batches=0)
+    torch.testing.assert_close(weights(net), weights(judge))

@@ -77,7 +77,8 @@ class LabelSmoothing(L.Callback):
         self._horizon: int | None = None
         self._sites: list[LossSite] = []
         self._losses: list[nn.Module] = []
-        self._watch: _FirstStep | None = None
+        self._watch = _Watch()
+        self._first = True
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -101,7 +102,7 @@ class LabelSmoothing(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._steps = self._steps or trainer.global_step
         self._logged = -1
-        self._watch = _FirstStep(self._losses, self.eps)
+        self._first = True
         if self.schedule is None or isinstance(self.schedule, Constant):
             return
         horizon = self.total_steps or _estimated_steps(trainer)
@@ -131,9 +132,10 @@ class LabelSmoothing(L.Callback):
         self._restore()
         # Not global_step itself: manual optimisation moves it once for every optimizer.
         self._steps += trainer.global_step != self._before
-        if self._watch is not None:
-            self._watch.finish(pl_module)
-            self._watch = None
+        if self._first:
+            self._first = False
+            self._watch.check_first_step(pl_module, self.eps)
+        self._watch.target = None
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -167,6 +169,7 @@ class LabelSmoothing(L.Callback):
                 f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
                 "Pass a function of (logits, target, eps), or give eps to the loss alone."
             )
+        loss.register_forward_pre_hook(self._watch)
         return loss.to(pl_module.device)
 
     def _write_eps(self) -> None:
@@ -191,31 +194,29 @@ class LabelSmoothing(L.Callback):
             site.restore()
 
 
-class _FirstStep:
-    """Watches the first training step: was the loss called, and were the targets smooth already?"""
+class _Watch:
+    """Sees the calls of the loss: did the first training step make one, were its targets smooth already?
 
-    def __init__(self, losses: list[nn.Module], eps: float) -> None:
-        self.called = False
-        self.eps = eps
-        self.handles = [loss.register_forward_pre_hook(self) for loss in losses]
+    The hook stays on the loss and always does the same, since taking it away would recompile a compiled step.
+    """
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.called = True
-        target = args[1] if len(args) > 1 else None
-        if self.eps and isinstance(target, Tensor) and target.is_floating_point() and bool((target > 0).all()):
-            warnings.warn(
-                f"The targets are smooth already (every class has mass) and eps={self.eps} smooths them again. "
-                "Mixup of some libraries smooths by default: turn one of the two off.",
-                stacklevel=2,
-            )
+    def __init__(self) -> None:
+        self.target: Tensor | None = None
 
-    def finish(self, pl_module: L.LightningModule) -> None:
-        for handle in self.handles:
-            handle.remove()
-        if not self.called:
+    def __call__(self, loss: nn.Module, args: tuple[Any, ...]) -> None:
+        self.target = args[1]
+
+    def check_first_step(self, pl_module: L.LightningModule, eps: float) -> None:
+        if self.target is None:
             raise LookupError(
                 f"no loss was called in {type(pl_module).__name__}.training_step, so nothing was smoothed. "
                 "Name the loss: LabelSmoothing(target='criterion'), or subclass with LabelSmoothingMixin."
+            )
+        if eps and self.target.is_floating_point() and bool(((self.target > 0) & (self.target < 1)).all()):
+            warnings.warn(
+                f"The targets are smooth already (every class has mass) and eps={eps} smooths them again. "
+                "Mixup of some libraries smooths by default: turn one of the two off.",
+                stacklevel=2,
             )
 
 

@@ -69,7 +69,9 @@ def smoothed_binary_cross_entropy_with_logits(
     target = target.to(dtype)
     valid = target != ignore_index
     target = target.masked_fill(~valid, 0)
-    positive, negative = _log_probabilities(logits.masked_fill(~valid, 0).to(dtype), input)
+    # An ignored element, whatever it holds, becomes an even chance.
+    logits = logits.masked_fill(~valid, 0 if input == "logits" else -math.log(2))
+    positive, negative = _log_probabilities(logits.to(dtype), input)
     positive_mass, negative_mass = _smoothed(target, eps, positive, negative)
     if pos_weight is not None:
         positive_mass = positive_mass * _broadcast("pos_weight", pos_weight, shape, dtype)

@@ -16,8 +16,8 @@ class Classifier(L.LightningModule):
 
     .. math:: -\log p_y \quad\text{or}\quad -y \log \sigma(z) - (1 - y) \log(1 - \sigma(z))
 
-    that is ``nn.CrossEntropyLoss`` for multiclass and ``nn.BCEWithLogitsLoss`` for binary and multilabel. Every step
-    calls ``self.criterion`` as a module: there callbacks smooth in training, and measure in validation and test.
+    that is ``nn.CrossEntropyLoss`` for multiclass, ``nn.BCEWithLogitsLoss`` for binary and multilabel. Every
+    step calls ``self.criterion`` as a module: callbacks smooth there in training, and measure in evaluation.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; for binary to ``(N, 1)`` or ``(N,)``.

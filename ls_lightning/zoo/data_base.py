@@ -74,7 +74,7 @@ class ClassificationData(L.LightningDataModule):
         task: str,
         *,
         batch_size: int = 64,
-        eval_batch_size: int = 512,
+        eval_batch_size: int = 256,
         split_seed: int = 0,
         label_noise: float = 0.0,
         num_workers: int = 0,
@@ -121,7 +121,7 @@ class ClassificationData(L.LightningDataModule):
             for x, labels in (parts.train._replace(labels=self.train_labels), parts.val, parts.test)
         )
         self.train_set, self.val_set, self.test_set = self.datasets(Parts(train, val, test))
-        self.input_shape = tuple(self.train_set[0][0].shape)
+        self.input_shape = tuple(self.val_set[0][0].shape)
 
     def cut(self, x: Tensor, labels: Tensor, val_fraction: float, test_fraction: float) -> Parts:
         """Split tensors by ``split_seed``, stratified but for multi-label ones."""
@@ -152,8 +152,8 @@ class ClassificationData(L.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,
-            batch_size,
-            shuffle,
+            batch_size=batch_size,  # by keyword: under DDP Lightning rebuilds the loader by names
+            shuffle=shuffle,
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=on_gpu,

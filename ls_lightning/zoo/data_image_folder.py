@@ -76,7 +76,7 @@ class ImageFolderData(ClassificationData):
         """Find the images; cut the splits off that have no folder."""
         if not (self.path / "train").is_dir():
             raise FileNotFoundError(
-                f"data.path: there is no folder {(self.path / 'train').absolute()}. "
+                f"there is no folder {(self.path / 'train').absolute()}. "
                 "It must hold one folder for each class, with .png or .jpg images."
             )
         train = find_images(self.path / "train")
@@ -109,13 +109,10 @@ class ImageFolderData(ClassificationData):
                 f"data.num_classes={self.expected_classes} but {self.path / 'train'} "
                 f"has {count} class folders, so {count} classes"
             )
-        if count < 2 or (self.task == "binary" and count != 2):
-            need = (
-                "task=binary needs 2 classes"
-                if self.task == "binary"
-                else "a classifier needs at least 2 classes"
-            )
-            raise ValueError(f"{need}, but {self.path / 'train'} has {count} class folders.")
+        least, most, who = (2, 2, "task=binary") if self.task == "binary" else (2, count, "a classifier")
+        if not least <= count <= most:
+            need = "2 classes" if most == 2 else "at least 2 classes"
+            raise ValueError(f"{who} needs {need}, but {self.path / 'train'} has {count} class folders.")
         return count
 
     def _find(self, name: str) -> Part | None:
@@ -133,8 +130,9 @@ class ImageFolderData(ClassificationData):
         return self._part(images)
 
     def _part(self, images: dict[str, list[Path]]) -> Part:
-        pairs = [(str(file), self.classes.index(label)) for label, files in images.items() for file in files]
-        return Part([file for file, _ in pairs], torch.tensor([number for _, number in pairs]))
+        number = {label: index for index, label in enumerate(self.classes)}
+        pairs = [(str(file), number[label]) for label, files in images.items() for file in files]
+        return Part([file for file, _ in pairs], torch.tensor([index for _, index in pairs]))
 
     def _cut(self, train: Part, found: dict[str, Part | None]) -> Parts:
         shares = {

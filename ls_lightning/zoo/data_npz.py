@@ -15,8 +15,8 @@ _DEFAULT_VAL_FRACTION = 0.1
 class NpzData(ClassificationData):
     """Arrays ``x_train, y_train, x_test, y_test`` and, if present, ``x_val, y_val`` of one ``.npz`` file.
 
-    Inputs are vectors ``(N, D)`` or images ``(N, H, W)`` or ``(N, H, W, C)``, which become ``(C, H, W)``; they are
-    standardised per feature or channel, whatever their scale.
+    Inputs are vectors ``(N, D)``, or images ``(N, H, W)`` or ``(N, H, W, C)``, which become ``(C, H, W)``.
+    They are standardised per feature or channel, whatever their scale.
 
     Args:
         path: of the file, relative to the working directory.

@@ -93,7 +93,7 @@ class CNN(nn.Module):
     with :math:`f_s` the relu of the batch norm of a convolution with stride s.
 
     Args:
-        input_shape: ``(C, H, W)``; H and W at least ``2 ** len(channels)``.
+        input_shape: ``(C, H, W)``; H and W at least ``2 ** (len(channels) + 1)``.
         num_outputs: K, at least 1.
         channels: feature maps of each stage; each stage halves H and W.
         dropout: probability of zeroing a pooled feature in training, in [0, 1).
@@ -122,7 +122,7 @@ class CNN(nn.Module):
         super().__init__()
         widths, outputs = check_ints("channels", channels), check_int("num_outputs", num_outputs)
         check_share("dropout", dropout, zero=True)
-        maps = _image_channels("cnn", input_shape, 2 ** len(widths), "fewer channels or ")
+        maps = _image_channels("cnn", input_shape, 2 ** (len(widths) + 1), "fewer channels or ")
         layers: list[nn.Module] = []
         for width in widths:
             layers += [*_conv_bn_relu(maps, width), *_conv_bn_relu(width, width, stride=2)]

@@ -59,7 +59,7 @@ def read_splits(path: Path, multilabel: bool) -> dict[str, tuple[Tensor, Tensor]
 
 def _arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
-        raise FileNotFoundError(f"data.path: there is no file {path.absolute()}. {CONTENT}")
+        raise FileNotFoundError(f"there is no file {path.absolute()}. {CONTENT}")
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -1,0 +1,156 @@
+"""Bad input gets one clear line and exit code 2, and nothing is left behind."""
+
+import numpy as np
+import pytest
+from cli import run, run_here
+
+# overrides, what the line must say
+MISTAKES = [
+    ("eps=1.5", "eps must be in [0, 1), got 1.5"),
+    ("eps=1", "eps must be in [0, 1)"),
+    ("eps=-0.1", "eps must be in [0, 1)"),
+    ("eps=nan", "eps must be in [0, 1)"),
+    ("eps=abc", "eps=abc"),
+    ("eps=[0.1,0.2]", "eps=[0.1,0.2]"),
+    ("eps=0.1 loss.eps=0.2", "eps and loss.eps are one number"),
+    ("eps=0.2 loss=none", "takes eps=0, got 0.2"),
+    ("seed=-1", "seed must be"),
+    ("seed=x", "seed=x"),
+    ("evaluate=first", "evaluate must be one of last, best"),
+    ("evaluate=best", "callbacks.checkpoint.monitor"),
+    ("loss=typo", "loss must be one of bce, ce, kl, none, soft_ce, got 'typo'"),
+    ("loss=kll", "Did you mean kl?"),
+    ("lss=kl", "lss is not a key of the configuration. Did you mean loss?"),
+    ("loss.typo=3", "loss.typo is not a key"),
+    ("loss.reduction=avg", "loss.reduction must be"),
+    ("loss.reduction=none", "loss.reduction must be"),
+    ("loss.spread=some", "loss.spread must be one of all, others"),
+    ("loss.weight_mode=x", "loss.weight_mode must be"),
+    ("loss.weight=[1,2]", "weight must be (10,)"),
+    ("loss.weight=abc", "weight must be"),
+    ("loss.ignore_index=a", "loss.ignore_index must be an integer"),
+    ("loss.input=probs", "loss.input must be one of"),
+    ("loss=bce", "Use loss='ce'"),
+    ("data=breast_cancer loss=ce", "Use loss='bce'"),
+    ("schedule=typo", "schedule must be one of constant, cosine"),
+    ("schedule=linear schedule.end=2", "end must be in [0, 1), got 2"),
+    ("schedule=linear schedule.start=0.3", "eps=0.1 is not in the schedule"),
+    ("schedule=two_stage schedule.drop_at=80", "drop_at must be a share"),
+    ("schedule=step schedule.milestones=[0.7,0.5]", "milestones must increase"),
+    ("schedule=warmup schedule.full_at=-1", "full_at must be a share"),
+    ("callbacks.label_smoothing.total_steps=0", "total_steps must be"),
+    ("callbacks.label_smoothing.target=typo", "no submodule 'typo'"),
+    ("metrics=typo", "metrics must be one of default, full"),
+    ("metrics.num_bins=0", "metrics.num_bins must be an integer of at least 1"),
+    ("metrics.num_bins=15.5", "metrics.num_bins must be"),
+    ("metrics.closed=both", "metrics.closed must be"),
+    ("model=typo", "model must be one of cnn, linear, mlp, resnet"),
+    ("model.hidden=abc", "hidden must be"),
+    ("model.dropout=1.5", "dropout must be"),
+    ("+model.typo=3", "typo"),
+    ("+model.num_outputs=5", "model.num_outputs must be 10, as the data has it, got 5"),
+    ("model=cnn data=breast_cancer", "Use model=mlp"),
+    ("model._target_=no.such.Class", "no.such.Class"),
+    ("model._target_=math.sqrt", "math.sqrt"),
+    ("data=typo", "data must be one of breast_cancer, digits"),
+    ("data=npz", "data.path is needed"),
+    ("data=npz data.path=missing.npz", "data.path must be an existing file or folder, got 'missing.npz'"),
+    ("data=image_folder data.path=missing", "data.path must be an existing file or folder"),
+    ("data=npz data.path=mine.npz data.num_classes=2", "num_classes"),
+    ("data.batch_size=0", "data.batch_size must be an integer of at least 1"),
+    ("data.batch_size=lots", "data.batch_size must be"),
+    ("data.label_noise=1.2", "data.label_noise must be a number in [0, 1)"),
+    ("data.val_fraction=0", "data.val_fraction must be"),
+    ("data.val_fraction=0.7 data.test_fraction=0.7", "fraction"),
+    ("data.num_workers=-1", "data.num_workers must be"),
+    ("data._target_=ls_lightning.zoo.NoSuch", "NoSuch"),
+    ("optimizer.lr=-1", "optimizer.lr must be a number above 0"),
+    ("optimizer=typo", "optimizer must be one of adamw, sgd"),
+    ("trainer=typo", "trainer must be one of auto, cpu"),
+    ("trainer.max_epochs=0", "trainer.max_epochs must be"),
+    ("trainer.max_epchs=3", "Did you mean trainer.max_epochs?"),
+    ("+trainer.typo=3", "typo"),
+    ("trainer=gpu", "gpu"),
+    ("trainer.accelerator=abacus", "abacus"),
+    ("trainer.devices=0", "devices"),
+    ("+trainer.precision=7", "7"),
+    ("logger=typo", "logger must be one of csv, tensorboard, wandb"),
+    ("experiment=typo", "experiment must be one of"),
+    ("ckpt_path=missing.ckpt", "ckpt_path must be 'last' or an existing checkpoint"),
+    ("ckpt_path=last", "ckpt_path=last needs"),
+    ("hydra/launcher=typo", "launcher"),
+    ("eps=[0.1", "'[0.1'"),
+    ("eps", "eps"),
+    ("--eps 0.1", "A value is set by key=value"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    x = np.zeros((40, 4), np.float32)
+    y = np.arange(40) % 4
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("overrides", "words"), MISTAKES, ids=[overrides for overrides, _ in MISTAKES])
+def test_one_line_and_exit_code_2(monkeypatch, folder, capfd, overrides, words):
+    before = sorted(folder.rglob("*"))
+    quick = [] if "max_ep" in overrides else ["trainer.max_epochs=1"]
+    code = run_here(monkeypatch, folder, *overrides.split(), *quick, "trainer.enable_progress_bar=false")
+    err = capfd.readouterr().err.strip()
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1, err
+    assert words in err
+    assert len(err) < 400
+    assert "Traceback" not in err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    ["--help", "eps=1.5", "eps=abc", "loss=typo", "lss=kl", "data=npz data.path=missing.npz", "--eps 0.1"],
+)
+def test_answers_before_torch_is_imported(tmp_path, overrides):
+    blocked = tmp_path / "blocked"
+    for name in ("torch", "lightning", "torchmetrics"):
+        (blocked / name).mkdir(parents=True)
+        (blocked / name / "__init__.py").write_text("raise SystemError('imported too early')")
+    code, out, err = run(tmp_path, *overrides.split(), env={"PYTHONPATH": str(blocked)})
+    assert "imported too early" not in err
+    if overrides == "--help":
+        assert code == 0
+        for words in ("loss: bce, ce, kl, none, soft_ce", "trainer: auto", "python -m ls_lightning.train", "eps:"):
+            assert words in out
+    else:
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    code, _, err = run(tmp_path, "eps=1.5", env={"LS_DEBUG": "1"})
+    assert code == 2
+    assert "Traceback" in err
+    assert err.strip().splitlines()[-1].startswith("error: eps must be")
+
+
+def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from ls_lightning.zoo import MLP\n"
+        "class Net(MLP):\n"
+        "    def forward(self, x):\n"
+        "        raise ValueError('deep in my own code')\n"
+    )
+    code, _, err = run(tmp_path, "model._target_=mine.Net", "trainer=cpu", env={"PYTHONPATH": str(tmp_path)})
+    assert code == 1
+    assert "Traceback" in err
+    assert "line 4, in forward" in err
+
+
+def test_a_multirun_under_ddp_is_refused(tmp_path):
+    code, _, err = run(tmp_path, "-m", "eps=0,0.1", "trainer=ddp_cpu")
+    assert code == 2
+    assert "one device per job" in err
+
