@@ -16,11 +16,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ls_lightning.errors import ConfigError
 from ls_lightning.schedules import Schedule
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run. The message is one line: what was needed, what came, what to do."""
 
 
 @dataclass
@@ -217,15 +214,16 @@ def _check_files(cfg: DictConfig) -> None:
         raise ConfigError(f"data.path must be an existing file or folder, got {path!r} (from {Path.cwd()}).")
     if cfg.ckpt_path not in (None, "last") and not Path(cfg.ckpt_path).is_file():
         raise ConfigError(f"ckpt_path must be 'last' or an existing checkpoint, got {cfg.ckpt_path!r}.")
-    if cfg.evaluate == "best" and not OmegaConf.select(cfg, "callbacks.checkpoint.monitor"):
-        raise ConfigError(
-            "evaluate=best needs to know what is best: callbacks.checkpoint.monitor=val/nll callbacks.checkpoint.save_top_k=1."
-        )
+    if cfg.evaluate == "best" and not any("monitor" in callback for callback in cfg.callbacks.values() if callback):
+        raise ConfigError("evaluate=best needs a checkpoint of the best epoch: callbacks=best.")
 
 
 _EXTRAS = {
     "DigitsData": ("sklearn", "data=digits needs scikit-learn: pip install 'ls-lightning[data]'."),
-    "BreastCancerData": ("sklearn", "data=breast_cancer needs scikit-learn: pip install 'ls-lightning[data]'."),
+    "BreastCancerData": (
+        "sklearn",
+        "data=breast_cancer needs scikit-learn: pip install 'ls-lightning[data]'.",
+    ),
     "ImageFolderData": ("PIL", "data=image_folder needs Pillow: pip install 'ls-lightning[image]'."),
     "TensorBoardLogger": (
         "tensorboard",
@@ -244,7 +242,14 @@ def _check_extras(cfg: DictConfig) -> None:
 
 def _known_keys() -> list[str]:
     groups = [name for name, kind in JobSchema.__annotations__.items()]
-    return [*groups, "trainer.max_epochs", "experiment", "data.label_noise", "data.batch_size", "optimizer.lr"]
+    return [
+        *groups,
+        "trainer.max_epochs",
+        "experiment",
+        "data.label_noise",
+        "data.batch_size",
+        "optimizer.lr",
+    ]
 
 
 def _did_you_mean(word: str, options: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ class EpsBuffer(nn.Module):
 
     What float32 cannot hold of a number lies in a second buffer that only float64 logits meet: 0.1 is 0.1
     to 1e-15 there, and no float64 tensor keeps the module from a device without that dtype (MPS).
+    Write through `set_eps`, which keeps the two together.
 
     Args:
         eps: in [0, 1); a number, or a tensor or list.
@@ -67,9 +68,7 @@ class EpsBuffer(nn.Module):
             self._eps_rest.fill_(rest)
             return
         if eps.shape not in (self.eps.shape, ()):
-            raise ValueError(
-                f"eps must be a number or of shape {tuple(self.eps.shape)}, got shape {tuple(eps.shape)}."
-            )
+            raise ValueError(f"eps must be a number or of shape {tuple(self.eps.shape)}, got shape {tuple(eps.shape)}.")
         if eps.device.type == "cpu":
             _check_range(eps)
         for buffer, part in zip((self.eps, self._eps_rest), _split(eps), strict=True):
@@ -79,9 +78,7 @@ class EpsBuffer(nn.Module):
         """Show eps and the options that are set; tensors by their shape."""
         options = {name: getattr(self, name) for name in self._names}
         return ", ".join(
-            f"{name}={_shown(value)}"
-            for name, value in {"eps": self.eps, **options}.items()
-            if value is not None
+            f"{name}={_shown(value)}" for name, value in {"eps": self.eps, **options}.items() if value is not None
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -396,9 +396,7 @@ def _named(name: str) -> Callable[..., EpsBuffer]:
 
 def _only_zero(eps: float | Values) -> float:
     if isinstance(eps, (Tensor, Sequence)) or eps != 0:
-        raise ValueError(
-            f"loss=none is plain cross-entropy and takes eps=0, got {eps}. Use loss=ce to smooth."
-        )
+        raise ValueError(f"loss=none is plain cross-entropy and takes eps=0, got {eps}. Use loss=ce to smooth.")
     return 0.0
 
 

@@ -56,9 +56,7 @@ class CalibrationMetric(Metric):
         self.spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
         # torchmetrics lets metrics share a state of equal name and, after one batch, equal value: what is
         # read differently must not have an equal name.
-        self._state = "_".join(
-            ["sums", *(str(v) for k, v in asdict(self.spec).items() if k != "num_classes")]
-        )
+        self._state = "_".join(["sums", *(str(v) for k, v in asdict(self.spec).items() if k != "num_classes")])
         self.add_state(self._state, empty_sums(num_bins), dist_reduce_fx="sum")
 
     @override
@@ -277,9 +275,7 @@ def default_metrics(
         >>> metrics["ece"].num_samples
         4
     """
-    shared: dict[str, Any] = asdict(
-        Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
-    )
+    shared: dict[str, Any] = asdict(Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence))
     return _sharing(
         acc=Accuracy(**shared),
         nll=NegativeLogLikelihood(**shared),
@@ -309,9 +305,7 @@ def full_metrics(
         >>> list(full_metrics("binary"))[-3:]
         ['rmsce', 'underconfidence', 'entropy']
     """
-    shared: dict[str, Any] = asdict(
-        Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
-    )
+    shared: dict[str, Any] = asdict(Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence))
     return _sharing(
         **dict(default_metrics(**shared).items()),
         rmsce=CalibrationError(norm="l2", **shared),

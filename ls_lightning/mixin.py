@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import lightning as L
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class LabelSmoothingMixin:
         ['LabelSmoothing', 'CalibrationMonitor']
     """
 
-    smoothing: ClassVar[Mapping[str, Any]] | Mapping[str, Any] = {}
+    smoothing: Mapping[str, Any] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -146,9 +146,7 @@ def _columns(bins: Bins) -> list[NDArray[np.float64]]:
     columns = [np.asarray(column, dtype=np.float64) for column in bins]
     shapes = [column.shape for column in columns]
     if len(columns) != 3 or len(set(shapes)) != 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
-        raise ValueError(
-            f"bins must be (counts, confidence, accuracy), each of length num_bins, got shapes {shapes}."
-        )
+        raise ValueError(f"bins must be (counts, confidence, accuracy), each of length num_bins, got shapes {shapes}.")
     return columns
 
 
@@ -206,9 +204,7 @@ def _summary(counts: Any, claimed: Any, reached: Any, words: _Words) -> str:
     claim, share = (100 * np.nansum(counts * column) / total for column in (claimed, reached))
     error = 100 * np.nansum(counts * np.abs(claimed - reached)) / total
     gap = claim - share
-    verdict = (
-        "no gap" if abs(gap) < 0.05 else f"{words.over if gap > 0 else words.under} by {abs(gap):.1f} points"
-    )
+    verdict = "no gap" if abs(gap) < 0.05 else f"{words.over if gap > 0 else words.under} by {abs(gap):.1f} points"
     return (
         f"n = {int(total):,}   {words.reached} {share:.1f} %   {words.claimed} {claim:.1f} %\n"
         f"ECE {error:.1f} %   {verdict}"

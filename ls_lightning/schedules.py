@@ -51,6 +51,7 @@ class Constant:
         _check_eps("eps", self.eps)
 
     def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
         _check_progress(progress)
         return self.eps
 
@@ -81,6 +82,7 @@ class Linear:
         _check_eps("end", self.end)
 
     def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
         _check_progress(progress)
         return self.start + (self.end - self.start) * progress
 
@@ -108,6 +110,7 @@ class Cosine:
         _check_eps("end", self.end)
 
     def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
         _check_progress(progress)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -136,6 +139,7 @@ class TwoStage:
         _check_point("drop_at", self.drop_at)
 
     def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
         _check_progress(progress)
         return self.eps if progress < self.drop_at else 0.0
 
@@ -172,6 +176,7 @@ class Step:
             raise ValueError(f"milestones must increase, got {list(self.milestones)}.")
 
     def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
         _check_progress(progress)
         return self.eps * self.gamma ** sum(milestone <= progress for milestone in self.milestones)
 
@@ -214,6 +219,7 @@ class Warmup:
             raise ValueError(f"then must begin at eps={self.eps}, got {self.then!r}, which begins at {self.then(0.0)}.")
 
     def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
         _check_progress(progress)
         if progress < self.start_at:
             return 0.0

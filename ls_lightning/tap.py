@@ -52,8 +52,13 @@ class LossSite:
         return 0.0
 
     def options(self) -> dict[str, Any]:
-        """The author's ``weight``, ``pos_weight``, ``ignore_index`` and ``reduction``, where they are not the default."""
-        defaults: dict[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
+        """The author's ``weight``, ``pos_weight``, ``ignore_index``, ``reduction``, where they are not the default."""
+        defaults: dict[str, Any] = {
+            "weight": None,
+            "pos_weight": None,
+            "ignore_index": -100,
+            "reduction": "mean",
+        }
         found: dict[str, Any] = {}
         for name, default in defaults.items():
             value = getattr(self.module, name, default)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -21,7 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ls_lightning.config import ConfigError, explain, register_schema, settle
+from ls_lightning.config import explain, register_schema, settle
+from ls_lightning.errors import ConfigError
 
 
 def _task(cfg: DictConfig) -> None:
@@ -40,8 +42,10 @@ def _task(cfg: DictConfig) -> None:
         _remove_if_empty(folder)
         _fail(str(error))
     except KeyboardInterrupt as error:
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
+
         _say_how_to_resume(folder, str(error), overrides)
-        sys.exit(130)
+        sys.exit(143 if isinstance(error.__cause__, SIGTERMException) else 130)
     _print_result(result, folder)
 
 
@@ -58,15 +62,15 @@ def _check_multirun(cfg: DictConfig) -> None:
     devices = cfg.trainer.get("devices")
     if devices not in (None, 1, "1"):
         raise ConfigError(
-            f"a multirun needs one device per job, got trainer.devices={devices}: Lightning's DDP would start the whole "
-            "sweep again on every rank. Use trainer=auto or trainer=cpu, or start the jobs one by one."
+            f"a multirun needs one device per job, got trainer.devices={devices}: Lightning's DDP would start the "
+            "whole sweep again on every rank. Use trainer=auto or trainer=cpu, or start the jobs one by one."
         )
 
 
 def _print_result(result: dict[str, object], folder: Path) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-    if rank_zero_only.rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     from rich.console import Console
 
@@ -89,9 +93,7 @@ def _say_how_to_resume(folder: Path, what: str, overrides: list[str]) -> None:
         print(f"{what}, before the first checkpoint.", file=sys.stderr)
         return
     kept = [override for override in overrides if not override.startswith("ckpt_path=")]
-    command = shlex.join(
-        ["python", "-m", "ls_lightning.train", *kept, f"hydra.run.dir={folder}", "ckpt_path=last"]
-    )
+    command = shlex.join(["python", "-m", "ls_lightning.train", *kept, f"hydra.run.dir={folder}", "ckpt_path=last"])
     print(f"{what}. Resume with:\n  {command}", file=sys.stderr)
 
 
@@ -110,7 +112,9 @@ def main() -> None:
     parser.error = lambda message: _fail(  # type: ignore[method-assign]
         f"{message}. A value is set by key=value, e.g. eps=0.1; --help lists the keys."
     )
-    parser.parse_args()
+    args = parser.parse_args()
+    if (args.help or args.hydra_help or args.cfg or args.info) and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly, as other programs do
     register_schema()
     try:
         hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(_task)()

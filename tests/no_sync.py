@@ -14,8 +14,7 @@ class NoSync(TorchDispatchMode):
         if any(word in name for word in self.banned):
             raise AssertionError(f"{name} waits for the device")
         if "index" in name and any(
-            isinstance(i, torch.Tensor) and i.dtype == torch.bool
-            for i in (args[1] if len(args) > 1 else ()) or ()
+            isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in (args[1] if len(args) > 1 else ()) or ()
         ):
             raise AssertionError(f"{name} with a mask waits for the device")
         return func(*args, **(kwargs or {}))

@@ -151,9 +151,7 @@ def test_binary_against_float64_formulas(source, task, closed, confidence):
     if task == "binary":
         z, y = z[:, :1], y[:, 0]
     p = 1 / (1 + np.exp(-z.numpy().ravel()))
-    expected = oracle(
-        np.stack([1 - p, p], 1), y.numpy().ravel(), closed=closed, positive=confidence == "positive"
-    )
+    expected = oracle(np.stack([1 - p, p], 1), y.numpy().ravel(), closed=closed, positive=confidence == "positive")
     expected["brier"] /= 2
     spec = Spec(task=task, closed=closed, confidence=confidence, input=source)
     scores = z if source == "logits" else torch.from_numpy(p).view_as(z)
@@ -223,9 +221,7 @@ def test_against_torchmetrics(norm):
     assert_close(ours, theirs.double(), atol=1e-6, rtol=0)
     p, y = logits[:, 0].sigmoid(), (target == 0).long()
     theirs = tm.binary_calibration_error(p, y, n_bins=15, norm=norm)
-    ours = calibration_error(
-        p, y, task="binary", input="probs", norm=norm, closed="left", confidence="positive"
-    )
+    ours = calibration_error(p, y, task="binary", input="probs", norm=norm, closed="left", confidence="positive")
     assert_close(ours, theirs.double(), atol=1e-6, rtol=0)
 
 
@@ -486,9 +482,7 @@ def test_a_binary_target_other_than_0_and_1_raises(wrong):
         accuracy(torch.zeros(2), torch.tensor([0.0, wrong]), task="binary")
 
 
-@pytest.mark.parametrize(
-    "row", [[2.0, -1.0], [0.2, 0.2], [1.2, 0.0], [torch.nan, 1.0], [-0.2, 1.2], [torch.inf, 0.0]]
-)
+@pytest.mark.parametrize("row", [[2.0, -1.0], [0.2, 0.2], [1.2, 0.0], [torch.nan, 1.0], [-0.2, 1.2], [torch.inf, 0.0]])
 def test_rows_that_are_no_probabilities_raise(row):
     probs = torch.tensor([[0.4, 0.6], row])
     with pytest.raises(ValueError, match=r"1 of 2 samples cannot be measured: .*input='probs'.*sum to 1"):
@@ -512,9 +506,7 @@ def test_input_is_never_guessed():
     scores = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     as_logits = calibration_gap(scores, torch.tensor([0, 1]), input="logits").item()
     assert as_logits == pytest.approx(softmax(scores).max(1).mean() - 1, abs=1e-9)
-    assert calibration_gap(scores, torch.tensor([0, 1]), input="probs").item() == pytest.approx(
-        -0.15, abs=1e-7
-    )
+    assert calibration_gap(scores, torch.tensor([0, 1]), input="probs").item() == pytest.approx(-0.15, abs=1e-7)
 
 
 @pytest.mark.parametrize("rows", ["none", "ignored"])
@@ -601,9 +593,7 @@ def test_shapes_that_do_not_fit(task, logits, target, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("logits", "target"), [((4,), (4, 1)), ((4, 1), (4,)), ((4, 1, 2), (4, 2)), ((1,), (1, 1))]
-)
+@pytest.mark.parametrize(("logits", "target"), [((4,), (4, 1)), ((4, 1), (4,)), ((4, 1, 2), (4, 2)), ((1,), (1, 1))])
 def test_a_binary_column_may_be_left_out(logits, target):
     assert accuracy(torch.ones(logits), torch.ones(target), task="binary").item() == 1
 

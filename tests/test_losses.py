@@ -413,13 +413,9 @@ def test_function_loss():
     logits, target = batch("ce")
     weight = torch.tensor([0.5, 1.0, 2.0, 3.0])
     loss = FunctionLoss(smoothed_cross_entropy, eps=0.2, weight=weight, reduction="sum")
-    assert_close(
-        loss(logits, target), smoothed_cross_entropy(logits, target, 0.2, weight=weight, reduction="sum")
-    )
+    assert_close(loss(logits, target), smoothed_cross_entropy(logits, target, 0.2, weight=weight, reduction="sum"))
     loss.set_eps(0.4)
-    assert_close(
-        loss(logits, target), smoothed_cross_entropy(logits, target, 0.4, weight=weight, reduction="sum")
-    )
+    assert_close(loss(logits, target), smoothed_cross_entropy(logits, target, 0.4, weight=weight, reduction="sum"))
     assert loss.to("meta").weight.is_meta
     seen = []
     FunctionLoss(lambda z, y, eps: seen.append(eps) or z.sum(), 0.1)(logits, target)

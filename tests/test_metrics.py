@@ -107,9 +107,7 @@ def test_batches_give_the_value_of_the_whole(options, batches, whole):
 
 
 def test_entropy_of_uniform_logits():
-    assert MeanEntropy()(torch.zeros(3, 8), torch.tensor([0, 1, 2])).item() == pytest.approx(
-        math.log(8), abs=1e-9
-    )
+    assert MeanEntropy()(torch.zeros(3, 8), torch.tensor([0, 1, 2])).item() == pytest.approx(math.log(8), abs=1e-9)
 
 
 def test_the_names_and_their_order():
@@ -138,9 +136,7 @@ def test_torchmetrics_finds_the_shared_state_itself(batches, whole):
     metrics = MetricCollection([cls() for cls in CLASSES])
     for batch in batches:
         metrics.update(*batch)
-    assert [sorted(group) for group in metrics.compute_groups.values()] == [
-        sorted(cls.__name__ for cls in CLASSES)
-    ]
+    assert [sorted(group) for group in metrics.compute_groups.values()] == [sorted(cls.__name__ for cls in CLASSES)]
     assert_close(metrics.compute()["CalibrationGap"], calibration.calibration_gap(*whole), rtol=0, atol=0)
 
 
@@ -157,9 +153,7 @@ def test_torchmetrics_finds_the_shared_state_itself(batches, whole):
 def test_what_is_read_differently_never_shares_a_state(other):
     """The first batch gives both the same sums, and torchmetrics merges what is equal after one batch."""
     base = {"task": "binary"}
-    metrics = MetricCollection(
-        {"one": CalibrationError(**base), "other": CalibrationError(**{**base, **other})}
-    )
+    metrics = MetricCollection({"one": CalibrationError(**base), "other": CalibrationError(**{**base, **other})})
     ones = torch.full((4, 1), 40.0), torch.ones(4, 1)
     metrics.update(*ones)
     assert len(metrics.compute_groups) == 2
@@ -280,9 +274,7 @@ def test_device_moves_still_happen():
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-@pytest.mark.parametrize(
-    "copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.clone()]
-)
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.clone()])
 def test_copies_go_on_from_where_they_were(cls, copier, batches):
     metric = cls(num_bins=9)
     metric.update(*batches[0])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from nets import Data, Net, trainer
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 import ls_lightning as ls
 

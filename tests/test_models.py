@@ -58,9 +58,7 @@ def test_linear_is_an_affine_map_of_the_flattened_input():
 
 @pytest.mark.parametrize("hidden", [[], [7], [128, 64], (3, 4, 5)])
 def test_mlp_has_the_hidden_layers_asked_for(hidden):
-    widths = [
-        layer.out_features for layer in MLP((6,), 2, hidden=hidden).modules() if isinstance(layer, nn.Linear)
-    ]
+    widths = [layer.out_features for layer in MLP((6,), 2, hidden=hidden).modules() if isinstance(layer, nn.Linear)]
     assert widths == [*hidden, 2]
 
 

@@ -24,9 +24,7 @@ SOURCES = ("ls_lightning", "conf", "pyproject.toml", "README.md", "LICENSE")
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Output of a command that must succeed, in an environment that knows nothing of this checkout."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "PIP_"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "PIP_"))}
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -43,11 +41,7 @@ def package_files() -> set[str]:
     """What a wheel must hold: every source file and nothing else."""
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ls_lightning").rglob("*.py")}
     conf = {path for path in (ROOT / "conf").rglob("*") if path.suffix in {".py", ".yaml"}}
-    return (
-        code
-        | {"ls_lightning/py.typed"}
-        | {f"ls_lightning/{path.relative_to(ROOT).as_posix()}" for path in conf}
-    )
+    return code | {"ls_lightning/py.typed"} | {f"ls_lightning/{path.relative_to(ROOT).as_posix()}" for path in conf}
 
 
 class Built:
@@ -81,9 +75,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(home, with_pip=True, symlinks=os.name != "nt")
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", built.wheel, cwd=home)
-    (site,) = json.loads(
-        run(python, "-c", "import json, site; print(json.dumps(site.getsitepackages()))", cwd=home)
-    )
+    (site,) = json.loads(run(python, "-c", "import json, site; print(json.dumps(site.getsitepackages()))", cwd=home))
     borrowed = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     (Path(site) / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
     return python
@@ -113,10 +105,7 @@ def test_the_metadata_says_what_pyproject_says(built: Built) -> None:
     assert "License-Expression: Apache-2.0" in header.splitlines()
     assert "Description-Content-Type: text/markdown" in header.splitlines()
     assert description.strip() == (ROOT / "README.md").read_text().strip()
-    assert (
-        set(re.findall(r"^Provides-Extra: (\S+)", header, re.MULTILINE))
-        == PROJECT["optional-dependencies"].keys()
-    )
+    assert set(re.findall(r"^Provides-Extra: (\S+)", header, re.MULTILINE)) == PROJECT["optional-dependencies"].keys()
 
 
 @pytest.mark.slow

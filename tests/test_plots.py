@@ -127,9 +127,7 @@ def test_unknown_formats(tmp_path, name):
 
 def test_missing_matplotlib_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"^plots need matplotlib: pip install 'ls-lightning\[plot\]'\.$"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"^plots need matplotlib: pip install 'ls-lightning\[plot\]'\.$"):
         reliability_diagram(([1], [0.5], [0.5]))
 
 

@@ -79,9 +79,7 @@ def run_command(command: str, folder: Path) -> None:
         return
     if not JOB.match(command):
         pytest.fail(f"no test knows how to check the command {command!r}")
-    arguments = [
-        str(ROOT / word) if word.endswith(".py") and (ROOT / word).exists() else word for word in words[1:]
-    ]
+    arguments = [str(ROOT / word) if word.endswith(".py") and (ROOT / word).exists() else word for word in words[1:]]
     if arguments[:2] == ["-m", "ls_lightning.train"]:
         arguments.append(SMALL)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
@@ -119,9 +117,7 @@ def run_document(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         elif block.language == "toml":
             tomllib.loads(block.text)
         elif block.language not in NOT_RUN:
-            pytest.fail(
-                f"{document.name}:{block.line}: no test knows blocks of the language {block.language!r}"
-            )
+            pytest.fail(f"{document.name}:{block.line}: no test knows blocks of the language {block.language!r}")
 
 
 def links(document: Path) -> Iterator[str]:
@@ -175,9 +171,7 @@ def test_the_first_screen_has_the_two_commands() -> None:
         "python3 -m venv .venv && .venv/bin/pip install -q -e '.[data,plot]' "
         "&& .venv/bin/python -m ls_lightning.train loss=kl eps=0.1"
     )
-    assert check == (
-        "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/python -m pytest"
-    )
+    assert check == ("python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/python -m pytest")
     assert first[1].line < 40
 
 
@@ -262,9 +256,7 @@ def test_a_sample_runs_in_order(sample: Path, monkeypatch: pytest.MonkeyPatch) -
         ("```\nputs 1\n```", "no test knows blocks of the language ''"),
     ],
 )
-def test_a_broken_block_is_found(
-    sample: Path, monkeypatch: pytest.MonkeyPatch, added: str, complaint: str
-) -> None:
+def test_a_broken_block_is_found(sample: Path, monkeypatch: pytest.MonkeyPatch, added: str, complaint: str) -> None:
     with sample.open("a") as file:
         file.write(f"\n{added}\n")
     with pytest.raises((Exception, pytest.fail.Exception)) as caught:

@@ -56,9 +56,7 @@ def by_hand(name, z, target, eps, *, weight=None, mode="sample", ignore=-100, sp
     if target.is_floating_point():
         targets = target.movedim(1, -1).reshape(-1, num).tolist()
     else:
-        targets = [
-            [float(k == y) if y != ignore else None for k in range(num)] for y in target.flatten().tolist()
-        ]
+        targets = [[float(k == y) if y != ignore else None for k in range(num)] for y in target.flatten().tolist()]
     weight = [1.0] * num if weight is None else weight.tolist()
     losses, shares = [], []
     for row, t in zip(rows, targets, strict=True):
@@ -73,9 +71,7 @@ def by_hand(name, z, target, eps, *, weight=None, mode="sample", ignore=-100, sp
             q = [(1 - eps) * t[k] + eps / num for k in range(num)]
         else:
             q = [(1 - eps) * t[k] + eps * (1 - t[k]) / (num - 1) for k in range(num)]
-        each = [
-            -q[k] * lp[k] + (q[k] * math.log(q[k]) if name == "kl" and q[k] > 0 else 0) for k in range(num)
-        ]
+        each = [-q[k] * lp[k] + (q[k] * math.log(q[k]) if name == "kl" and q[k] > 0 else 0) for k in range(num)]
         mean_weight = sum(a * b for a, b in zip(t, weight, strict=True))
         if mode == "sample":
             loss = mean_weight * sum(each)
@@ -269,9 +265,7 @@ def test_eps_forms_agree(loss, options, shape):
         eps = torch.full(form, 0.25, dtype=torch.float64)
         assert_close(loss(logits, index, eps, reduction="none", **options), expected, **EXACT)
     # Exact in every dtype, so that a narrow one changes nothing.
-    assert_close(
-        loss(logits, index, torch.tensor(0.25).half(), reduction="none", **options), expected, **EXACT
-    )
+    assert_close(loss(logits, index, torch.tensor(0.25).half(), reduction="none", **options), expected, **EXACT)
 
 
 @pytest.mark.parametrize(("loss", "options"), CLASS_LOSSES)
@@ -325,9 +319,7 @@ def test_eps_that_fits_classes_and_samples_is_refused():
         smooth_targets(index, eps, 4)
     by_class = smoothed_cross_entropy(logits, index, eps[None], reduction="none")
     by_sample = smoothed_cross_entropy(logits, index, eps[:, None], reduction="none")
-    assert_close(
-        by_class, smoothed_cross_entropy(logits, index, eps[index][:, None], reduction="none"), **EXACT
-    )
+    assert_close(by_class, smoothed_cross_entropy(logits, index, eps[index][:, None], reduction="none"), **EXACT)
     assert not torch.allclose(by_class, by_sample)
     dense_z, dense_y, _ = draw((4, 4, 5))
     got = smoothed_cross_entropy(dense_z, dense_y, eps)
@@ -418,14 +410,10 @@ def test_soft_cross_entropy_is_rescaled_smoothing(seed, size, eps):
 def test_smoothing_twice(seed, size, first, second):
     z, y, _ = draw(size, seed)
     once = smooth_targets(y, torch.tensor(1 - (1 - first) * (1 - second), dtype=torch.float64), size[1])
-    twice = smooth_targets(
-        smooth_targets(y, torch.tensor(first, dtype=torch.float64), size[1]), second, size[1]
-    )
+    twice = smooth_targets(smooth_targets(y, torch.tensor(first, dtype=torch.float64), size[1]), second, size[1])
     assert_close(twice, once, rtol=0, atol=1e-10)
     expected = F.cross_entropy(z, once)
-    got = smoothed_cross_entropy(
-        z, smooth_targets(y, torch.tensor(first, dtype=torch.float64), size[1]), second
-    )
+    got = smoothed_cross_entropy(z, smooth_targets(y, torch.tensor(first, dtype=torch.float64), size[1]), second)
     assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -445,8 +433,7 @@ def test_smoothing_commutes_with_mixup(seed, size, eps, lam, spread):
         atol=1e-10,
     )
     expected = sum(
-        part * smoothed_cross_entropy(z, y, eps, spread=spread)
-        for part, y in ((lam, first), (1 - lam, second))
+        part * smoothed_cross_entropy(z, y, eps, spread=spread) for part, y in ((lam, first), (1 - lam, second))
     )
     got = smoothed_cross_entropy(z, mixed, eps, spread=spread)
     assert_close(got, expected, rtol=1e-10, atol=1e-10)
@@ -743,9 +730,7 @@ def test_no_host_sync(loss, options, soft, form, mode):
 
 def test_vmap_gives_per_sample_gradients():
     logits, index, _ = draw((5, 4))
-    grads = torch.func.vmap(torch.func.grad(lambda z, y: smoothed_cross_entropy(z[None], y[None])))(
-        logits, index
-    )
+    grads = torch.func.vmap(torch.func.grad(lambda z, y: smoothed_cross_entropy(z[None], y[None])))(logits, index)
     leaf = logits.clone().requires_grad_()
     smoothed_cross_entropy(leaf, index, reduction="sum").backward()
     assert_close(grads, leaf.grad, **EXACT)

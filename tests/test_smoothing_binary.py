@@ -208,9 +208,7 @@ def test_gradcheck(input, reduction):
     weight, pos_weight = torch.tensor([0.5, 2.0]).double(), torch.tensor([3.0, 0.2]).double()
 
     def function(values, eps):
-        return bce(
-            values, target, eps, weight=weight, pos_weight=pos_weight, reduction=reduction, input=input
-        )
+        return bce(values, target, eps, weight=weight, pos_weight=pos_weight, reduction=reduction, input=input)
 
     assert torch.autograd.gradcheck(function, (values, eps))
 

@@ -15,6 +15,7 @@ PACKAGE = "ls_lightning"
 ROOT = Path(ls_lightning.__file__).parent
 
 FLOORS = {
+    "errors": 0,
     "functional": 0,
     "schedules": 0,
     "config": 1,
@@ -27,9 +28,10 @@ FLOORS = {
     "metrics": 2,
     "zoo": 2,
     "callbacks": 3,
-    "job": 4,
+    "assemble": 4,
     "mixin": 4,
-    "train": 5,
+    "job": 5,
+    "train": 6,
 }
 ONLY = {"functional": {"torch"}, "schedules": set[str]()}  # third parties that a storey may import at all
 NEVER = {"config": {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb"}}

@@ -53,7 +53,7 @@ def test_subclasses_are_left_alone():
 
     net = nn.Module()
     net.criterion = Own()
-    with pytest.raises(LookupError, match="holds no nn.CrossEntropyLoss"):
+    with pytest.raises(LookupError, match=r"holds no nn\.CrossEntropyLoss"):
         find_losses(net)
     assert find_losses(net, "criterion")[0].kind is None
 

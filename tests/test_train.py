@@ -128,7 +128,7 @@ def test_same_seed_same_numbers(monkeypatch, tmp_path, job):
 
 def test_the_loss_that_is_named_is_the_loss_that_trains(monkeypatch, tmp_path):
     """First training loss of each option against torch, from the same initial weights."""
-    from torch.nn import functional as F  # noqa: N812
+    from torch.nn import functional as F
 
     seen = {}
 
@@ -258,7 +258,14 @@ def test_torchrun(tmp_path):
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "ls_lightning.train"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "-m",
+        "ls_lightning.train",
+    ]
     overrides = ["trainer=ddp_cpu", *QUICK[:2], "hydra.run.dir=job"]
     done = subprocess.run([*command, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -360,7 +367,7 @@ def test_own_classes_that_do_not_fit(monkeypatch, mine, capfd, overrides, words)
 
 
 def test_evaluate_best(monkeypatch, tmp_path):
-    overrides = ["callbacks.checkpoint.monitor=val/nll", "callbacks.checkpoint.save_top_k=1", "evaluate=best"]
+    overrides = ["callbacks=best", "evaluate=best"]
     quick = ["trainer.max_epochs=4", *QUICK[1:], "optimizer.lr=0.5"]
     assert run_here(monkeypatch, tmp_path, *overrides, *quick, "hydra.run.dir=job") == 0
     curve = [float(row["val/nll"]) for row in rows(tmp_path / "job") if row["train/loss"] and row["val/nll"]]

@@ -17,7 +17,7 @@ MISTAKES = [
     ("seed=-1", "seed must be"),
     ("seed=x", "seed=x"),
     ("evaluate=first", "evaluate must be one of last, best"),
-    ("evaluate=best", "callbacks.checkpoint.monitor"),
+    ("evaluate=best", "callbacks=best"),
     ("loss=typo", "loss must be one of bce, ce, kl, none, soft_ce, got 'typo'"),
     ("loss=kll", "Did you mean kl?"),
     ("lss=kl", "lss is not a key of the configuration. Did you mean loss?"),
@@ -121,7 +121,12 @@ def test_answers_before_torch_is_imported(tmp_path, overrides):
     assert "imported too early" not in err
     if overrides == "--help":
         assert code == 0
-        for words in ("loss: bce, ce, kl, none, soft_ce", "trainer: auto", "python -m ls_lightning.train", "eps:"):
+        for words in (
+            "loss: bce, ce, kl, none, soft_ce",
+            "trainer: auto",
+            "python -m ls_lightning.train",
+            "eps:",
+        ):
             assert words in out
     else:
         assert (code, out) == (2, "")
@@ -153,4 +158,3 @@ def test_a_multirun_under_ddp_is_refused(tmp_path):
     code, _, err = run(tmp_path, "-m", "eps=0,0.1", "trainer=ddp_cpu")
     assert code == 2
     assert "one device per job" in err
-

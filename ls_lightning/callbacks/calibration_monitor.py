@@ -167,10 +167,10 @@ class CalibrationMonitor(L.Callback):
         """How many rows of this batch are not repeats of the sampler; rows may be several a sample."""
         real = self._real[dataloader_idx]
         loader = self._loaders[dataloader_idx]
-        size = getattr(loader, "batch_size", None)
+        size: int | None = getattr(loader, "batch_size", None)
         if real is None or size is None:
             return rows
-        samples = min(size, len(loader.sampler) - batch_idx * size)
+        samples: int = min(size, len(loader.sampler) - batch_idx * size)
         left = min(samples, max(0, real - batch_idx * size))
         return rows * left // samples
 
@@ -193,7 +193,14 @@ class CalibrationMonitor(L.Callback):
                 values = dict.fromkeys(metrics, math.nan)
             for name, value in values.items():
                 # Equal on all ranks: the maximum keeps the bits, a mean would not.
-                pl_module.log(f"{stage}/{name}{suffix}", value, on_epoch=True, sync_dist=True, reduce_fx="max", add_dataloader_idx=False)
+                pl_module.log(
+                    f"{stage}/{name}{suffix}",
+                    value,
+                    on_epoch=True,
+                    sync_dist=True,
+                    reduce_fx="max",
+                    add_dataloader_idx=False,
+                )
             self.results[stage + suffix] = {**values, "n": int(sums[-1, 0, 0])}
 
 

@@ -93,8 +93,8 @@ class LabelSmoothing(L.Callback):
         self._sites = [site for site in found if site.kind is None or kind is None or site.kind == kind]
         if not self._sites:
             raise LookupError(
-                f"{type(pl_module).__name__}.{found[0].path} is {type(found[0].module).__name__}, got a loss for another "
-                f"task. Use loss={'bce' if kind == 'multiclass' else 'ce'!r}."
+                f"{type(pl_module).__name__}.{found[0].path} is {type(found[0].module).__name__}, got a loss for "
+                f"another task. Use loss={'bce' if kind == 'multiclass' else 'ce'!r}."
             )
         self._losses = [self._loss_for(site, pl_module) for site in self._sites]
 

@@ -53,7 +53,8 @@ class ReliabilityDiagram(L.Callback):
 
     @rank_zero_only
     def _draw(self, trainer: L.Trainer, stage: str) -> None:
-        monitors = [callback for callback in trainer.callbacks if isinstance(callback, CalibrationMonitor)]
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        monitors = [callback for callback in callbacks if isinstance(callback, CalibrationMonitor)]
         if not monitors or find_spec("matplotlib") is None:
             return
         figure = reliability_diagram(monitors[0].reliability[stage], title=stage)

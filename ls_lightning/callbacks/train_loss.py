@@ -39,7 +39,7 @@ class TrainLoss(L.Callback):
         if trainer.fit_loop._should_accumulate():
             return
         if trainer._logger_connector.should_update_logs:
-            values = {"train/loss": self._sum, "epoch": trainer.current_epoch}
+            values: dict[str, Any] = {"train/loss": self._sum, "epoch": trainer.current_epoch}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
         self._sum = None

@@ -82,9 +82,7 @@ def smoothed_binary_cross_entropy_with_logits(
     return reduce(loss, valid.to(dtype), reduction)
 
 
-def _smoothed(
-    target: Tensor, eps: float | Tensor, positive: Tensor, negative: Tensor
-) -> tuple[Tensor, Tensor]:
+def _smoothed(target: Tensor, eps: float | Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """Return the smoothed target's mass on 1 and on 0; eps is 0 where one of the two is masked."""
     shape = tuple(target.shape)
     level = align_eps(eps, shape if len(shape) > 1 else (*shape, 1), shape, target.dtype)

@@ -17,9 +17,7 @@ def check_eps(eps: float | Tensor) -> None:
     elif not isinstance(eps, (int, float, Real)):
         raise TypeError(f"eps must be a number or a floating-point tensor, got {type(eps).__name__} {eps!r}.")
     elif not 0 <= eps < 1:
-        raise ValueError(
-            f"eps must be in [0, 1), got {eps}. It is the mass taken from the true class; 0.1 is usual."
-        )
+        raise ValueError(f"eps must be in [0, 1), got {eps}. It is the mass taken from the true class; 0.1 is usual.")
 
 
 def align_eps(

@@ -55,9 +55,7 @@ class Spec:
         if self.ignore_index is not None and not _is_int(self.ignore_index):
             raise TypeError(f"ignore_index must be an int or None, got {self.ignore_index!r}.")
         if self.confidence == "positive" and self.task == "multiclass":
-            raise ValueError(
-                "confidence='positive' needs task='binary' or 'multilabel', got task='multiclass'."
-            )
+            raise ValueError("confidence='positive' needs task='binary' or 'multilabel', got task='multiclass'.")
         self._check_num_classes()
 
     def _check_num_classes(self) -> None:
@@ -69,9 +67,7 @@ class Spec:
             raise ValueError(f"num_classes of task='binary' must be None, 1 or 2, got {self.num_classes}.")
         least = 2 if self.task == "multiclass" else 1
         if self.num_classes < least:
-            raise ValueError(
-                f"num_classes of task={self.task!r} must be at least {least}, got {self.num_classes}."
-            )
+            raise ValueError(f"num_classes of task={self.task!r} must be at least {least}, got {self.num_classes}.")
 
 
 _CHOICES = {
@@ -102,9 +98,7 @@ def as_rows(scores: Tensor, target: Tensor, spec: Spec) -> tuple[Tensor, Tensor]
         ValueError: the shapes do not fit each other or `num_classes`.
     """
     if not scores.is_floating_point():
-        raise TypeError(
-            f"{spec.input} must be floating point, got {scores.dtype}, shape {tuple(scores.shape)}."
-        )
+        raise TypeError(f"{spec.input} must be floating point, got {scores.dtype}, shape {tuple(scores.shape)}.")
     if spec.task == "multiclass":
         return _multiclass_rows(scores, target, spec)
     if spec.task == "binary":

@@ -17,9 +17,7 @@ __all__ = [
 ]
 
 
-def smooth_targets(
-    target: Tensor, eps: float | Tensor, num_classes: int, *, spread: Spread = "all"
-) -> Tensor:
+def smooth_targets(target: Tensor, eps: float | Tensor, num_classes: int, *, spread: Spread = "all") -> Tensor:
     r"""Move the mass `eps` from the true class evenly to all classes, or to the others.
 
     .. math::
@@ -110,7 +108,8 @@ def smoothed_cross_entropy(
             `"torch"` is `torch.nn.CrossEntropyLoss`: it weights every class of the smoothed target, which
             moves the optimum (pytorch issue 104776); the mean divides by sum w_y for class indices, by the
             number of samples for distributions.
-        ignore_index: a class index that is left out, of the mean's denominator as well.
+        ignore_index: a class index that is left out, of the mean's denominator as well. A target of
+            distributions has none: it takes only negative values.
         reduction: `"mean"`, `"sum"`, `"none"`, or `"batchmean"`: the sum divided by N, ignored or not.
         spread: over `"all"` classes, or over the K-1 `"others"`.
         input: `"logits"`, or `"log_probs"` for what went through log_softmax already.
@@ -130,9 +129,7 @@ def smoothed_cross_entropy(
 
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
-    return class_loss(
-        _cross_entropy, logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input
-    )
+    return class_loss(_cross_entropy, logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input)
 
 
 def smoothed_kl_div(
@@ -182,9 +179,7 @@ def smoothed_kl_div(
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, as in the Annotated Transformer.
     """
-    return class_loss(
-        _kl_div, logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input
-    )
+    return class_loss(_kl_div, logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input)
 
 
 def soft_cross_entropy(
@@ -234,9 +229,7 @@ def soft_cross_entropy(
     Source: the sum of two criteria found in many training scripts; normalised: Szegedy et al. 2016.
     """
     per_sample = _cross_entropy if normalized else _unnormalized
-    return class_loss(
-        per_sample, logits, target, eps, weight, weight_mode, ignore_index, reduction, "all", input
-    )
+    return class_loss(per_sample, logits, target, eps, weight, weight_mode, ignore_index, reduction, "all", input)
 
 
 def _cross_entropy(terms: Terms) -> Tensor:

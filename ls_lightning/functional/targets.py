@@ -65,9 +65,7 @@ def per_class(values: Tensor, ndim: int) -> Tensor:
     return values.view(1, -1, *(1,) * (ndim - 2))
 
 
-def read_target(
-    target: Tensor, shape: tuple[int, ...], dtype: torch.dtype, ignore_index: int | None
-) -> Target:
+def read_target(target: Tensor, shape: tuple[int, ...], dtype: torch.dtype, ignore_index: int | None) -> Target:
     """Tell class indices from distributions for logits of `shape`, and mark what is ignored."""
     given, index_shape = tuple(target.shape), (shape[0], *shape[2:])
     if given not in (shape, index_shape):

@@ -27,7 +27,10 @@ def result_table(metrics: dict[str, dict[str, float]]) -> Table:
     table.add_column("")
     for split in metrics:
         table.add_column(split, justify="right")
-    names = {**_ROWS, **{name: (name, "{:.4f}") for values in metrics.values() for name in values if name != "n"}}
+    names = {
+        **_ROWS,
+        **{name: (name, "{:.4f}") for values in metrics.values() for name in values if name != "n"},
+    }
     for name, (label, form) in {**names, **_ROWS}.items():
         values = [split.get(name) for split in metrics.values()]
         if any(value is not None for value in values):

@@ -87,9 +87,7 @@ class ClassificationData(L.LightningDataModule):
         self.label_noise = check_share("label_noise", label_noise, zero=True)
         self.num_workers = check_int("num_workers", num_workers, least=0)
         if label_noise and task == "multilabel":
-            raise ValueError(
-                "label_noise flips classes, and task=multilabel has none to flip. Use label_noise=0."
-            )
+            raise ValueError("label_noise flips classes, and task=multilabel has none to flip. Use label_noise=0.")
 
     @property
     def num_outputs(self) -> int:
@@ -113,9 +111,7 @@ class ClassificationData(L.LightningDataModule):
         parts = self.load()
         self.train_labels = self.train_labels_clean = parts.train.labels
         if self.label_noise:
-            self.train_labels = flip_labels(
-                parts.train.labels, self.label_noise, self.num_classes, self.split_seed
-            )
+            self.train_labels = flip_labels(parts.train.labels, self.label_noise, self.num_classes, self.split_seed)
         train, val, test = (
             Part(x, self._targets(labels))
             for x, labels in (parts.train._replace(labels=self.train_labels), parts.val, parts.test)
@@ -146,9 +142,7 @@ class ClassificationData(L.LightningDataModule):
         return labels if self.task == "multiclass" else labels.to(torch.float32)
 
     def _loader(self, dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Any]:
-        collate: Callable[[Any], Any] = (
-            as_fetched if isinstance(dataset, StandardisedTensors) else default_collate
-        )
+        collate: Callable[[Any], Any] = as_fetched if isinstance(dataset, StandardisedTensors) else default_collate
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             dataset,

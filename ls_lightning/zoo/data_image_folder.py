@@ -57,13 +57,9 @@ class ImageFolderData(ClassificationData):
     ) -> None:
         super().__init__(task, **options)
         if task == "multilabel":
-            raise ValueError(
-                "task=multilabel does not fit folders, where an image has one class. Use data=npz."
-            )
+            raise ValueError("task=multilabel does not fit folders, where an image has one class. Use data=npz.")
         self.path = Path(path).expanduser()
-        self.expected_classes = (
-            None if num_classes is None else check_int("num_classes", num_classes, least=2)
-        )
+        self.expected_classes = None if num_classes is None else check_int("num_classes", num_classes, least=2)
         self.image_size = check_int("image_size", image_size)
         self.grayscale = check_bool("grayscale", grayscale)
         self.augment = check_bool("augment", augment)
@@ -120,9 +116,7 @@ class ImageFolderData(ClassificationData):
         if not folder.is_dir():
             return None
         if self.fractions[name] is not None:
-            raise ValueError(
-                f"{name}_fraction={self.fractions[name]}, but {folder} exists. Leave {name}_fraction out."
-            )
+            raise ValueError(f"{name}_fraction={self.fractions[name]}, but {folder} exists. Leave {name}_fraction out.")
         images = find_images(folder)
         strange = [label for label in images if label not in self.classes]
         if strange:
@@ -136,8 +130,7 @@ class ImageFolderData(ClassificationData):
 
     def _cut(self, train: Part, found: dict[str, Part | None]) -> Parts:
         shares = {
-            name: (self.fractions[name] or _DEFAULT_FRACTION) if part is None else 0.0
-            for name, part in found.items()
+            name: (self.fractions[name] or _DEFAULT_FRACTION) if part is None else 0.0 for name, part in found.items()
         }
         at = split_indices(train.labels, shares["val"], shares["test"], self.split_seed)
         val, test = found["val"] or _rows(train, at.val), found["test"] or _rows(train, at.test)
@@ -146,8 +139,7 @@ class ImageFolderData(ClassificationData):
     def _moments(self, paths: list[str]) -> tuple[Tensor, Tensor]:
         chosen = torch.randperm(len(paths), generator=generator(self.split_seed, "statistics"))
         images = [
-            read_image(paths[row], self.image_size, self.grayscale)
-            for row in chosen[:_STATISTICS_IMAGES].tolist()
+            read_image(paths[row], self.image_size, self.grayscale) for row in chosen[:_STATISTICS_IMAGES].tolist()
         ]
         mean, std = mean_and_std(torch.stack(images))
         return mean / 255, std / 255

@@ -54,9 +54,7 @@ class NpzData(ClassificationData):
     ) -> None:
         super().__init__(task, **options)
         self.path = Path(path).expanduser()
-        self.expected_classes = (
-            None if num_classes is None else check_int("num_classes", num_classes, least=2)
-        )
+        self.expected_classes = None if num_classes is None else check_int("num_classes", num_classes, least=2)
         self.val_fraction = None if val_fraction is None else check_share("val_fraction", val_fraction)
 
     def load(self) -> Parts:
@@ -69,9 +67,7 @@ class NpzData(ClassificationData):
             fraction = self.val_fraction or _DEFAULT_VAL_FRACTION
             return self.cut(*found["train"], fraction, 0.0)._replace(test=found["test"])
         if self.val_fraction is not None:
-            raise ValueError(
-                f"val_fraction={self.val_fraction}, but {self.path} has x_val. Leave val_fraction out."
-            )
+            raise ValueError(f"val_fraction={self.val_fraction}, but {self.path} has x_val. Leave val_fraction out.")
         return Parts(found["train"], found["val"], found["test"])
 
     def _count_classes(self, labels: dict[str, Tensor]) -> int:
@@ -83,9 +79,7 @@ class NpzData(ClassificationData):
         if highest < 1:
             raise ValueError("a classifier needs at least 2 classes, but every label is 0.")
         if self.task == "binary" and highest > 1:
-            raise ValueError(
-                f"task=binary needs labels 0 and 1, but they go up to {highest}. Use task=multiclass."
-            )
+            raise ValueError(f"task=binary needs labels 0 and 1, but they go up to {highest}. Use task=multiclass.")
         absent = (labels["train"].bincount(minlength=highest + 1) == 0).nonzero().flatten().tolist()
         if absent:
             raise ValueError(
@@ -98,9 +92,7 @@ class NpzData(ClassificationData):
         columns = labels["train"].shape[1]
         for name, y in labels.items():
             if y.shape[1] != columns:
-                raise ValueError(
-                    f"y_{name} has {y.shape[1]} columns, y_train has {columns}; they must agree."
-                )
+                raise ValueError(f"y_{name} has {y.shape[1]} columns, y_train has {columns}; they must agree.")
         self._check_count(columns, f"y_train has {columns} columns")
         return columns
 

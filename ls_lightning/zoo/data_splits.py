@@ -86,9 +86,7 @@ def split_indices(labels: Tensor, val_fraction: float, test_fraction: float, see
     parts = SplitIndices(rest[kept], rest[cut], test)
     for name, fraction in (("val", val_fraction), ("test", test_fraction)):
         if fraction > 0 and len(getattr(parts, name)) == 0:
-            raise ValueError(
-                f"{name}_fraction={fraction} of {len(labels)} samples is none; use a larger one."
-            )
+            raise ValueError(f"{name}_fraction={fraction} of {len(labels)} samples is none; use a larger one.")
     return parts
 
 

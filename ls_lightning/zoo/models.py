@@ -162,9 +162,7 @@ class ResNet(nn.Module):
     Source: He et al. 2016, arXiv:1512.03385 section 4.2 (layout), arXiv:1603.05027 (pre-activation).
     """
 
-    def __init__(
-        self, input_shape: Sequence[int], num_outputs: int, *, depth: int = 8, width: int = 16
-    ) -> None:
+    def __init__(self, input_shape: Sequence[int], num_outputs: int, *, depth: int = 8, width: int = 16) -> None:
         super().__init__()
         outputs, maps = check_int("num_outputs", num_outputs), check_int("width", width)
         if not is_int(depth) or depth < 8 or depth % 6 != 2:
@@ -234,9 +232,7 @@ def _image_channels(model: str, input_shape: Sequence[int], smallest: int, hint:
     shape = check_ints("input_shape", input_shape)
     if len(shape) != 3:
         kind = "vectors" if len(shape) == 1 else "arrays"
-        raise ValueError(
-            f"model={model} needs images (C, H, W), data gives {kind} of shape {shape}. Use model=mlp."
-        )
+        raise ValueError(f"model={model} needs images (C, H, W), data gives {kind} of shape {shape}. Use model=mlp.")
     if min(shape[1:]) < smallest:
         raise ValueError(
             f"model={model} needs images of at least {smallest}x{smallest} pixels, "

@@ -41,17 +41,13 @@ def read_splits(path: Path, multilabel: bool) -> dict[str, tuple[Tensor, Tensor]
     names = ["train", "test"] + ["val"] * ("x_val" in arrays or "y_val" in arrays)
     missing = [key for name in names for key in (f"x_{name}", f"y_{name}") if key not in arrays]
     if missing:
-        raise ValueError(
-            f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'none'}. {CONTENT}"
-        )
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'none'}. {CONTENT}")
     labels = _multilabels if multilabel else _class_labels
     splits = {}
     for name in names:
         x, y = arrays[f"x_{name}"], arrays[f"y_{name}"]
         if x.ndim == 0 or len(x) == 0 or y.shape[:1] != x.shape[:1]:
-            raise ValueError(
-                f"x_{name} and y_{name} must hold one entry a sample, got shapes {x.shape} and {y.shape}."
-            )
+            raise ValueError(f"x_{name} and y_{name} must hold one entry a sample, got shapes {x.shape} and {y.shape}.")
         _check_alike(f"x_{name}", x, arrays["x_train"])
         splits[name] = (_inputs(f"x_{name}", x), labels(f"y_{name}", y))
     return splits
@@ -85,15 +81,14 @@ def _inputs(name: str, x: Array) -> Tensor:
     if x.ndim not in (2, 3, 4) or 0 in x.shape:
         raise ValueError(f"{name} must be (N, D), (N, H, W) or (N, H, W, C), got {x.shape}.")
     if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] > 4:
-        raise ValueError(
-            f"{name} must be (N, H, W, C), but {x.shape} has channels first: use x.transpose(0, 2, 3, 1)."
-        )
+        raise ValueError(f"{name} must be (N, H, W, C), but {x.shape} has channels first: use x.transpose(0, 2, 3, 1).")
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
     # uint8 stays, at a quarter of the memory: scaling it to [0, 1] would not change the standardised values
-    inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=x.dtype if x.dtype == np.uint8 else np.float32))
+    with np.errstate(over="ignore"):
+        inputs = torch.from_numpy(np.ascontiguousarray(x, np.uint8 if x.dtype == np.uint8 else np.float32))
     if not bool(inputs.isfinite().all()):
         raise ValueError(f"{name} must be finite in float32, but has nan or inf.")
     return inputs
@@ -109,7 +104,5 @@ def _class_labels(name: str, y: Array) -> Tensor:
 
 def _multilabels(name: str, y: Array) -> Tensor:
     if y.ndim != 2 or y.dtype.kind not in "buif" or not np.isin(y, (0, 1)).all():
-        raise ValueError(
-            f"{name} must hold 0 and 1, (N, K), because task=multilabel, got {y.dtype} {y.shape}."
-        )
+        raise ValueError(f"{name} must hold 0 and 1, (N, K), because task=multilabel, got {y.dtype} {y.shape}.")
     return torch.from_numpy(y.astype(np.int64))

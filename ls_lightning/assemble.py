@@ -1,0 +1,100 @@
+"""Build the objects that a configuration names: data, model, callbacks, loggers, Trainer."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+from torch import nn
+
+from ls_lightning.errors import ConfigError, as_config_error
+from ls_lightning.zoo.classifier import Classifier
+
+_KINDS = (InstantiationException, MisconfigurationException)
+
+
+def build_data(cfg: DictConfig) -> L.LightningDataModule:
+    """The data module.
+
+    Raises:
+        ConfigError: it cannot be built, or is none.
+    """
+    with as_config_error("data", *_KINDS):
+        data = instantiate(cfg.data)
+    if not isinstance(data, L.LightningDataModule):
+        raise ConfigError(f"data._target_ must be a LightningDataModule, got {cfg.data._target_}.")
+    return data
+
+
+def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModule:
+    """A LightningModule as it is; any other network in our classifier, shaped by the data.
+
+    Raises:
+        ConfigError: it cannot be built, does not fit the data, or is no network.
+    """
+    with as_config_error("model", *_KINDS):
+        cls = get_class(cfg.model._target_)
+    if not issubclass(cls, nn.Module):
+        raise ConfigError(f"model._target_ must be a LightningModule or nn.Module, got {cfg.model._target_}.")
+    if issubclass(cls, L.LightningModule):
+        _refuse_optimizer(cls)
+        with as_config_error("model", *_KINDS):
+            model: L.LightningModule = instantiate(cfg.model)
+        return model
+    with as_config_error("data", *_KINDS):
+        data.prepare_data()
+        data.setup("fit")
+        facts = _facts(data)
+    accepted = inspect.signature(cls).parameters
+    known = {name: value for name, value in facts.items() if name in accepted}
+    for name in known.keys() & cfg.model.keys():
+        if cfg.model[name] != known[name]:
+            raise ConfigError(f"model.{name} must be {known[name]}, as the data has it, got {cfg.model[name]}.")
+    with as_config_error("model", *_KINDS):
+        network = instantiate(cfg.model, _partial_=True)(**known)
+    with as_config_error("optimizer", *_KINDS):
+        return Classifier(network, task=facts["task"], optimizer=instantiate(cfg.optimizer, _partial_=True))
+
+
+def build_trainer(cfg: DictConfig) -> L.Trainer:
+    """The Trainer with the callbacks and loggers of the configuration.
+
+    Raises:
+        ConfigError: one of them cannot be built, or the machine has no such devices.
+    """
+    with as_config_error("callbacks", *_KINDS):
+        callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
+    with as_config_error("logger", *_KINDS):
+        loggers: list[Logger] = [instantiate(logger) for logger in cfg.logger.values() if logger]
+    with as_config_error("trainer", *_KINDS):
+        trainer: L.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False)
+    return trainer
+
+
+def _facts(data: L.LightningDataModule) -> dict[str, Any]:
+    """What a network has to know of the data."""
+    num_classes = getattr(data, "num_classes", None)
+    if num_classes is None:
+        raise ConfigError(
+            f"{type(data).__name__} must have num_classes after setup('fit'), so that the model's output fits; "
+            "set it there, or use a LightningModule of your own."
+        )
+    task = getattr(data, "task", "multiclass")
+    facts = {"task": task, "num_classes": num_classes, "num_outputs": 1 if task == "binary" else num_classes}
+    return {**facts, "input_shape": data.input_shape} if hasattr(data, "input_shape") else facts
+
+
+def _refuse_optimizer(cls: type) -> None:
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if any(override.lstrip("+~").startswith("optimizer") for override in typed):
+        raise ConfigError(
+            f"{cls.__name__} is a LightningModule with configure_optimizers of its own, so optimizer would be ignored. "
+            "Leave it away."
+        )
