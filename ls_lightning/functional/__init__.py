@@ -31,4 +31,5 @@ __all__ = [
     "smoothed_cross_entropy",
     "smoothed_kl_div",
     "soft_cross_entropy",
+    "underconfidence_error",
 ]
