@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from ls_lightning.assemble import build_data, build_model, build_trainer
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
-from ls_lightning.errors import ConfigError, one_line
+from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.sweep.folder import check_folder, checkpoint_of, claim_folder, job_digest, release_folder
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
@@ -58,8 +58,9 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     if trainer.is_global_zero:
         claim_folder(folder, config)
     try:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)
+        with as_config_error("logger", Exception):  # wandb begins its run here
+            for logger in trainer.loggers:
+                logger.log_hyperparams(config)
         _fit(trainer, model, data, ckpt_path)
         measured = _measure(trainer, model, data, cfg.evaluate)
     except BaseException as error:
@@ -162,6 +163,7 @@ def _callback(trainer: L.Trainer, kind: type[T]) -> T | None:
 
 def _close_wandb(trainer: L.Trainer, exit_code: int) -> None:
     """Or all jobs of a process would land in one run."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            logger.experiment.finish(exit_code=exit_code)
+    if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        import wandb
+
+        wandb.finish(exit_code=exit_code)

@@ -181,13 +181,13 @@ SAMPLE = """
 See [the other](other.md), [a part](#a-sample), <img src="picture.png"> and [the web](https://example.org/x).
 
 ```python
-# nets.py
+# sample_nets.py
 class Net:
     size = 3
 ```
 
 ```python
-from nets import Net as Imported
+from sample_nets import Net as Imported
 assert Imported.size == Net.size
 total = Net.size + 1
 ```

@@ -207,8 +207,9 @@ def test_resume_with_more_epochs(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_job_says_how_to_resume_and_resumes(tmp_path, signum):
-    overrides = ["schedule=cosine", "trainer.max_epochs=40", *QUICK[1:], "hydra.run.dir=job"]
-    process = start(tmp_path, *overrides)
+    overrides = ["schedule=cosine", "trainer.max_epochs=150", *QUICK[1:], "hydra.run.dir=job"]
+    # A test run in the background ignores SIGINT, and its children would too.
+    process = start(tmp_path, *overrides, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.monotonic() + 120
     while not (tmp_path / "job" / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None, process.stderr.read()
