@@ -91,9 +91,9 @@ class EpsBuffer(nn.Module):
                 setattr(self, name, before.to(after.device))
         return self
 
-    def _call(self, function: Callable[..., Tensor], logits: Tensor, target: Tensor) -> Tensor:
-        options = {name: getattr(self, name) for name in self._names}
-        return function(logits, target, self._eps_for(logits), **options)
+    def _call(self, function: Callable[..., Tensor], logits: Tensor, target: Tensor, options: dict[str, Any]) -> Tensor:
+        own = {name: getattr(self, name) for name in self._names}
+        return function(logits, target, self._eps_for(logits), **{**own, **options})
 
     def _eps_for(self, logits: Tensor) -> Tensor:
         """Return a copy, so that `set_eps` between forward and backward does no harm; 1-d is per class."""

@@ -88,9 +88,12 @@ class SmoothedCrossEntropy(EpsBuffer):
             ),
         )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions."""
-        return self._call(smoothed_cross_entropy, logits, target)
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions.
+
+        `options` replace those of the module in this call.
+        """
+        return self._call(smoothed_cross_entropy, logits, target, options)
 
 
 class SmoothedKLDiv(EpsBuffer):
@@ -146,9 +149,12 @@ class SmoothedKLDiv(EpsBuffer):
             ),
         )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions."""
-        return self._call(smoothed_kl_div, logits, target)
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions.
+
+        `options` replace those of the module in this call.
+        """
+        return self._call(smoothed_kl_div, logits, target, options)
 
 
 class SmoothedBCEWithLogits(EpsBuffer):
@@ -199,9 +205,12 @@ class SmoothedBCEWithLogits(EpsBuffer):
             ),
         )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits `(N,)` or `(N, L, d1, ...)` and a target of the same shape."""
-        return self._call(smoothed_binary_cross_entropy_with_logits, logits, target)
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss of logits `(N,)` or `(N, L, d1, ...)` and a target of the same shape.
+
+        `options` replace those of the module in this call.
+        """
+        return self._call(smoothed_binary_cross_entropy_with_logits, logits, target, options)
 
 
 class SoftCrossEntropy(EpsBuffer):
@@ -256,9 +265,12 @@ class SoftCrossEntropy(EpsBuffer):
             ),
         )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions."""
-        return self._call(soft_cross_entropy, logits, target)
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions.
+
+        `options` replace those of the module in this call.
+        """
+        return self._call(soft_cross_entropy, logits, target, options)
 
 
 class CrossEntropy(EpsBuffer):
@@ -313,9 +325,12 @@ class CrossEntropy(EpsBuffer):
         """Accept 0, refuse anything else."""
         _only_zero(eps)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions."""
-        return self._call(smoothed_cross_entropy, logits, target)
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions.
+
+        `options` replace those of the module in this call.
+        """
+        return self._call(smoothed_cross_entropy, logits, target, options)
 
 
 class FunctionLoss(EpsBuffer):
@@ -346,9 +361,9 @@ class FunctionLoss(EpsBuffer):
         super().__init__(eps, **options)
         self.function = function
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         """Return what the function does."""
-        return self._call(self.function, logits, target)
+        return self._call(self.function, logits, target, options)
 
 
 LOSSES: dict[str, type[EpsBuffer]] = {

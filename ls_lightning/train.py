@@ -30,6 +30,7 @@ def _task(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     overrides = list(hydra_cfg.overrides.task)
     folder = Path(hydra_cfg.runtime.output_dir)
+    cfg.name = cfg.name or folder.name
     try:
         cfg = settle(cfg, overrides)
         if hydra_cfg.mode == RunMode.MULTIRUN:

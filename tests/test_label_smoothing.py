@@ -79,11 +79,19 @@ def test_a_module_as_loss_keeps_its_own_eps(tmp_path):
     torch.testing.assert_close(weights(ours), weights(named), rtol=1e-6, atol=1e-7)
 
 
-def test_target_names_a_loss_of_any_class(tmp_path):
-    class Own(nn.Module):
-        def forward(self, logits, target):
-            return F.cross_entropy(logits, target)
+class Own(nn.Module):
+    def forward(self, logits, target):
+        return F.cross_entropy(logits, target)
 
+
+class Hot(Net):
+    """Calls its loss with one-hot targets."""
+
+    def loss(self, batch):
+        return self.criterion(self(batch[0]), F.one_hot(batch[1], 5).double())
+
+
+def test_target_names_a_loss_of_any_class(tmp_path):
     ours = fit(Net(Own()), tmp_path, ls.LabelSmoothing(eps=0.1, target="criterion"))
     theirs = fit(Net(nn.CrossEntropyLoss(label_smoothing=0.1)), tmp_path)
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-6, atol=1e-7)
@@ -98,17 +106,19 @@ def snapshot(net):
 def test_the_module_is_left_as_it_was(tmp_path, error):
     class Breaks(Net):
         def training_step(self, batch, batch_idx):
-            assert type(self.criterion) is SmoothedCrossEntropy
+            assert self.criterion is own
+            assert F.cross_entropy is not original
             loss = super().training_step(batch, batch_idx)
             if error and batch_idx == 2:
                 raise error
             return loss
 
         def validation_step(self, batch, batch_idx):
-            assert type(self.criterion) is nn.CrossEntropyLoss
+            assert F.cross_entropy is original
             super().validation_step(batch, batch_idx)
 
-    net = Breaks(nn.CrossEntropyLoss(weight=CLASS_WEIGHT))
+    own, original = nn.CrossEntropyLoss(weight=CLASS_WEIGHT), F.cross_entropy
+    net = Breaks(own)
     modules, attributes, keys = snapshot(net)
     if error:
         with pytest.raises((error, SystemExit)):
@@ -116,6 +126,7 @@ def test_the_module_is_left_as_it_was(tmp_path, error):
     else:
         fit(net, tmp_path, ls.LabelSmoothing())
     after = snapshot(net)
+    assert F.cross_entropy is original
     assert all(a is c and b == d for (b, a), (d, c) in zip(after[0], modules, strict=True))
     assert after[1].keys() - {"_hparams"} == attributes.keys()  # Lightning's own
     assert after[2] == keys
@@ -259,23 +270,23 @@ def test_bad_arguments(arguments, error, message):
 @pytest.mark.parametrize(
     ("net", "callback", "error", "message"),
     [
-        (lambda: Silent(), {}, LookupError, r"no loss was called in Silent\.training_step"),
+        (lambda: Silent(), {}, LookupError, r"no cross-entropy was seen in Silent\.training_step"),
         (lambda: Net(nn.CrossEntropyLoss(label_smoothing=0.1)), {}, ValueError, "already smooths"),
-        (lambda: Net(nn.BCEWithLogitsLoss()), {}, LookupError, "Use loss='bce'"),
+        (lambda: Hot(nn.BCEWithLogitsLoss()), {}, LookupError, "Use loss='bce'"),
         (lambda: Net(), {"loss": "bce"}, LookupError, "Use loss='ce'"),
-        (lambda: Net(nn.L1Loss()), {}, LookupError, "holds no nn.CrossEntropyLoss"),
+        (lambda: Hot(nn.L1Loss()), {}, LookupError, "no cross-entropy was seen in Hot"),
         (lambda: Net(), {"target": "typo"}, LookupError, "no submodule 'typo'"),
         (
             lambda: Net(nn.CrossEntropyLoss(ignore_index=2)),
             {"loss": SmoothedCrossEntropy(ignore_index=1)},
             ValueError,
-            "ignore_index is given twice",
+            "ignore_index is given twice: 2 by the module's own loss and 1",
         ),
         (
             lambda: Net(nn.CrossEntropyLoss(ignore_index=2)),
-            {"loss": nn.Identity()},
+            {"loss": Own()},
             ValueError,
-            "Identity cannot take",
+            "which the loss Own cannot take",
         ),
         (lambda: Net(), {"loss": nn.Identity(), "eps": 0.1}, ValueError, "no set_eps"),
     ],

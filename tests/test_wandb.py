@@ -199,7 +199,6 @@ def test_a_job_that_fails_leaves_a_failed_run(monkeypatch, work, error, outcome)
     [
         ("logger.wandb.offline=false", "No API key configured"),
         ("+logger.wandb.typo=1", "unexpected keyword argument 'typo'"),
-        ("logger.wandb.log_model=true", "Set `offline=False` to log your model"),
     ],
 )
 def test_a_logger_that_cannot_start_is_one_line(work, override, words):

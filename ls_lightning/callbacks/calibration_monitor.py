@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DistributedSampler
-from torch.utils.hooks import RemovableHandle
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
+from ls_lightning.callbacks.step_context import enter_with_step
 from ls_lightning.functional.measures import ReliabilityBins, reliability_bins
 from ls_lightning.metrics import CalibrationMetric, default_metrics
-from ls_lightning.tap import LossSite, find_losses
+from ls_lightning.tap import LossCall, Select, Tap
+
+Read = Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
 
 
 class CalibrationMonitor(L.Callback):
     """Log ``val/`` and ``test/`` accuracy, NLL, Brier, ECE, MCE, signed gap and overconfidence error.
 
-    Sees the logits and targets with which the module calls its own loss in ``validation_step`` and ``test_step``.
-    The sums are integers, so values do not depend on batch sizes, and under DDP the samples that the sampler
-    repeats to even out the ranks are not counted.
+    Sees the logits and targets with which the module calls its loss in ``validation_step`` and ``test_step``, however
+    it calls it; the module and its own logging are not touched. The sums are integers, so values do not depend on
+    batch sizes, and under DDP the samples that the sampler repeats to even out the ranks are not counted. With several
+    loaders keys end in ``/dataloader_idx_0``, ...
 
     Args:
         num_bins: confidence bins, at least 1.
-        metrics: called with ``task=``, ``num_classes=`` and ``ignore_index=``, returns a ``MetricCollection`` of
-            :mod:`ls_lightning.metrics`. None: :func:`~ls_lightning.metrics.default_metrics` with ``num_bins``.
-        target: ``"auto"``, or the dotted name of the attribute that holds the loss.
+        metrics: called with ``task=``, ``num_classes=``, ``ignore_index=`` and, for probabilities, ``input="probs"``;
+            returns a ``MetricCollection`` of :mod:`ls_lightning.metrics`.
+            None: :func:`~ls_lightning.metrics.default_metrics` with ``num_bins``.
+        target: which call of a loss is measured: ``"auto"`` for the only one in a step; the dotted path of a loss
+            module of any class; or a predicate on the :class:`~ls_lightning.tap.LossCall`.
+        read: called with ``(module, batch, outputs)`` after each step, returns ``(logits, target)``; for a module that
+            calls no loss in validation.
 
     Attributes:
         results: per stage (``"val"``, ``"test"``; with several loaders ``"val/dataloader_idx_0"``, ...) the last
@@ -39,7 +46,7 @@ class CalibrationMonitor(L.Callback):
         reliability: per stage the bins of the reliability diagram.
 
     Raises:
-        LookupError: a step did not call the loss, or called several.
+        LookupError: a step did not call a loss, or called several.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[CalibrationMonitor()], logger=False)
@@ -49,29 +56,31 @@ class CalibrationMonitor(L.Callback):
         self,
         num_bins: int = 15,
         metrics: Callable[..., MetricCollection] | None = None,
-        target: str = "auto",
+        target: str | Select = "auto",
+        read: Read | None = None,
     ) -> None:
         super().__init__()
         self.num_bins = num_bins
         self.metrics = metrics
         self.target = target
+        self.read = read
         self._build(task="multiclass", num_classes=None)
         self.results: dict[str, dict[str, float]] = {}
         self.reliability: dict[str, ReliabilityBins] = {}
-        self._sites: dict[nn.Module, LossSite] = {}
+        self._taps: dict[str, Tap] = {}
         self._loaders: list[Any] = []
         self._real: list[int | None] = []
         self._collections: list[MetricCollection | None] = []
-        self._calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-        self._handles: list[RemovableHandle] = []
+        self._calls: list[LossCall] = []
+        self._undo: Callable[[], None] = lambda: None
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._open(trainer, pl_module, trainer.val_dataloaders)
+        self._open(trainer, pl_module, "val", trainer.val_dataloaders)
 
     @override
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._open(trainer, pl_module, trainer.test_dataloaders)
+        self._open(trainer, pl_module, "test", trainer.test_dataloaders)
 
     @override
     def on_validation_batch_end(
@@ -83,7 +92,7 @@ class CalibrationMonitor(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._update(pl_module, "validation_step", batch_idx, dataloader_idx)
+        self._update(pl_module, "validation_step", batch, outputs, batch_idx, dataloader_idx)
 
     @override
     def on_test_batch_end(
@@ -95,7 +104,7 @@ class CalibrationMonitor(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._update(pl_module, "test_step", batch_idx, dataloader_idx)
+        self._update(pl_module, "test_step", batch, outputs, batch_idx, dataloader_idx)
 
     @override
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -106,62 +115,71 @@ class CalibrationMonitor(L.Callback):
         self._compute(trainer, pl_module, "test")
 
     @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+
+    @override
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._close()
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._close()
+        self._taps.clear()
 
     def _build(self, **kwargs: Any) -> MetricCollection:
         if self.metrics is not None:
             return self.metrics(**kwargs)
         return default_metrics(num_bins=self.num_bins, **kwargs)
 
-    def _open(self, trainer: L.Trainer, pl_module: L.LightningModule, loaders: Any) -> None:
+    def _open(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Literal["val", "test"], loaders: Any
+    ) -> None:
         self._close()
-        self._sites = {site.module: site for site in find_losses(pl_module, self.target)}
         self._loaders = CombinedLoader(loaders, "sequential").flattened
         self._real = [_real_samples(loader, trainer.world_size) for loader in self._loaders]
         self._collections = [None] * len(self._loaders)
-        self._handles = [loss.register_forward_pre_hook(self._see, with_kwargs=True) for loss in self._sites]
+        if self.read is None:
+            tap = self._taps.setdefault(stage, Tap(pl_module, self._see, self.target))
+            self._undo = enter_with_step(trainer, stage, tap.step)
 
-    def _see(self, loss: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        logits, target = [*args, *kwargs.values()][:2]
-        self._calls.append((loss, logits.detach(), target.detach()))
+    def _see(self, call: LossCall) -> None:
+        self._calls.append(call)
 
     def _close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._calls = [], []
+        self._undo()
+        self._calls = []
 
-    def _update(self, pl_module: L.LightningModule, step: str, batch_idx: int, dataloader_idx: int) -> None:
+    def _update(
+        self, pl_module: L.LightningModule, step: str, batch: Any, outputs: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
         calls, self._calls = self._calls, []
+        if self.read is not None:
+            logits, target = self.read(pl_module, batch, outputs)
+            calls = [LossCall("read", logits, target, {}, 0.0, 0)]
         where = f"{type(pl_module).__name__}.{step}"
         if not calls:
             raise LookupError(
-                f"no loss was called in {where}, so nothing could be measured. Call the loss with (logits, target) "
-                "there too, or name it: CalibrationMonitor(target='criterion')."
+                f"no loss was called in {where}, so nothing could be measured. Call the loss there too, or say where "
+                "logits and target are: CalibrationMonitor(read=lambda module, batch, outputs: (logits, target))."
             )
-        if len({id(loss) for loss, _, _ in calls}) > 1:
-            names = ", ".join(sorted({self._sites[loss].path for loss, _, _ in calls}))
+        if len(calls) > 1:
+            names = ", ".join(f"{call.function} on {tuple(call.logits.shape)}" for call in calls)
             raise LookupError(
-                f"{where} calls several losses ({names}); one must say what is measured: "
-                f"CalibrationMonitor(target={names.split(',')[0]!r})."
+                f"{where} calls {len(calls)} losses ({names}); say which one is measured: "
+                "CalibrationMonitor(target=lambda call: call.position == 0)."
             )
-        for loss, logits, target in calls:
-            logits, target, task = _read_call(self._sites[loss], logits, target)
-            keep = self._rows_to_keep(batch_idx, dataloader_idx, len(logits))
-            collection = self._collection(dataloader_idx, task, loss, logits)
-            collection.update(logits[:keep], target[:keep])
-
-    def _collection(self, dataloader_idx: int, task: str, loss: nn.Module, logits: Tensor) -> MetricCollection:
         found = self._collections[dataloader_idx]
+        logits, target, options = _read_call(calls[0])
         if found is None:
-            ignore_index = getattr(loss, "ignore_index", -100)
-            found = self._build(task=task, num_classes=None, ignore_index=ignore_index).to(logits.device)
+            found = self._build(num_classes=None, **options).to(logits.device)
             self._collections[dataloader_idx] = found
-        return found
+        keep = self._rows_to_keep(batch_idx, dataloader_idx, len(logits))
+        found.update(logits[:keep], target[:keep])
 
     def _rows_to_keep(self, batch_idx: int, dataloader_idx: int, rows: int) -> int:
         """How many rows of this batch are not repeats of the sampler; rows may be several a sample."""
@@ -204,14 +222,19 @@ class CalibrationMonitor(L.Callback):
             self.results[stage + suffix] = {**values, "n": int(sums[-1, 0, 0])}
 
 
-def _read_call(site: LossSite, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, str]:
-    """The arguments of a loss as (logits, hard target, task)."""
-    binary = site.kind == "binary" or (site.kind is None and logits.shape == target.shape)
-    if binary:
-        return logits, target, "multilabel" if logits.ndim > 1 and logits.shape[1] > 1 else "binary"
+def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Logits, hard target, and the options of the metrics that fit them."""
+    logits, target = call.logits.detach(), call.target.detach()
+    options: dict[str, Any] = {"input": "probs"} if call.input == "probs" else {}
+    if call.kind == "binary" or (call.kind is None and logits.shape == target.shape):
+        return (
+            logits,
+            target,
+            {**options, "task": "multilabel" if logits.ndim > 1 and logits.shape[1] > 1 else "binary"},
+        )
     if target.is_floating_point() and target.shape == logits.shape:
         target = target.argmax(1)
-    return logits, target, "multiclass"
+    return logits, target, {"task": "multiclass", "ignore_index": call.options.get("ignore_index", -100)}
 
 
 def _real_samples(loader: Any, world_size: int) -> int | None:

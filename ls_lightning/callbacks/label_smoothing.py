@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 from typing_extensions import override
 
-from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss, usual_eps
+from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
+from ls_lightning.callbacks.step_context import enter_with_step
+from ls_lightning.losses import usual_eps
 from ls_lightning.schedules import Constant, Schedule, build_schedule
-from ls_lightning.tap import Kind, LossSite, find_losses
+from ls_lightning.tap import Select, Tap, smoothing_modules
 
 
 class LabelSmoothing(L.Callback):
-    """Smooth the training loss of any LightningModule that holds its loss as an ``nn.Module`` attribute.
+    """Smooth the training loss of any LightningModule, however it calls it.
 
-    During each training step the module's ``nn.CrossEntropyLoss``, ``nn.NLLLoss`` or ``nn.BCEWithLogitsLoss``
-    is replaced by ``loss``, with the author's class weights, ``ignore_index`` and reduction; before and after
-    the step, in validation, in test and in checkpoints the module is exactly what its author wrote. eps follows
-    ``schedule`` over the optimizer steps of the run, is logged as ``ls/eps``, and continues exactly when a run
-    is resumed from a checkpoint.
+    During each training step, every ``cross_entropy``, ``nll_loss``, ``binary_cross_entropy_with_logits`` and
+    ``binary_cross_entropy`` of torch, called as a function or by one of torch's loss modules, is computed by ``loss``
+    instead, with the class weights, ``ignore_index`` and reduction of the call. Nothing is written to the module; in
+    validation, in test and in checkpoints it is what its author wrote. eps follows ``schedule`` over the optimizer
+    steps of the run, is logged as ``ls/eps``, and continues exactly when a run is resumed from a checkpoint.
 
     Args:
         loss: a name (``"ce"``, ``"kl"``, ``"bce"``, ``"soft_ce"``, ``"none"``), an ``nn.Module`` called with
-            ``(logits, target)``, or a function called with ``(logits, target, eps)``.
+            ``(logits, target)``, or a function called with ``(logits, target, eps)``. Calls for another task (``"ce"``
+            is for classes, ``"bce"`` for binary decisions) keep their own loss.
         eps: in [0, 1), the mass taken from the true class. None: what ``schedule`` says, else what the given
             loss module holds, else the usual value of the loss (0.1 for ``ce``, ``kl`` and ``bce``).
         schedule: a name (``"linear"``, ``"cosine"``, ...), which starts at ``eps``, or a schedule
             such as ``Linear(0.1, 0.0)``, which says it all. None keeps eps constant.
-        target: ``"auto"`` for every loss of the kind that ``loss`` is for, or the dotted name of the attribute
-            that holds the loss, e.g. ``"criterion"``.
+        target: which calls: ``"auto"`` for all; the dotted path of a loss module of any class, e.g.
+            ``"criterion"``; or a predicate on the :class:`~ls_lightning.tap.LossCall`, e.g.
+            ``lambda call: call.position == 0`` for the first of several heads.
+        override: let eps take the place of a ``label_smoothing`` that the module sets itself, which is refused
+            otherwise.
         total_steps: optimizer steps over which the schedule runs. None asks the Trainer.
 
     Attributes:
         eps: the eps of the current or last training step.
+        num_smoothed: how many calls were smoothed in it.
 
     Raises:
-        ValueError: an argument is out of range or contradicts another; the module smooths already; the loss
-            does not fit the module's.
-        LookupError: the module holds no loss, or the first training step did not call it.
+        ValueError: an argument is out of range or contradicts another; the module smooths already.
+        LookupError: ``target`` is no submodule, or the first training step called no such loss.
 
     Example:
         >>> from ls_lightning.schedules import Linear
@@ -56,10 +63,11 @@ class LabelSmoothing(L.Callback):
 
     def __init__(
         self,
-        loss: str | nn.Module | Callable[[Tensor, Tensor, Tensor], Tensor] = "ce",
+        loss: Loss = "ce",
         eps: float | None = None,
         schedule: str | Schedule | None = None,
-        target: str = "auto",
+        target: str | Select = "auto",
+        override: bool = False,
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
@@ -70,15 +78,18 @@ class LabelSmoothing(L.Callback):
         self.target = target
         self.total_steps = total_steps
         self.eps = self.schedule(0.0) if self.schedule is not None else _eps_of(loss)
-        if isinstance(loss, str):
-            build_loss(loss, eps=self.eps)
+        self.override = override
         self._steps = 0
         self._logged = -1
         self._horizon: int | None = None
-        self._sites: list[LossSite] = []
-        self._losses: list[nn.Module] = []
-        self._watch = _Watch()
+        self._calls = SmoothedCalls(loss, self.eps, override)
         self._first = True
+        self._undo: Callable[[], None] = lambda: None
+        if self.schedule is not None and not hasattr(self._calls.loss, "set_eps"):
+            raise ValueError(
+                f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
+                "Pass a function of (logits, target, eps), or give eps to the loss alone."
+            )
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -88,15 +99,13 @@ class LabelSmoothing(L.Callback):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        found = find_losses(pl_module, self.target)
-        kind = _kind_of(self.loss)
-        self._sites = [site for site in found if site.kind is None or kind is None or site.kind == kind]
-        if not self._sites:
-            raise LookupError(
-                f"{type(pl_module).__name__}.{found[0].path} is {type(found[0].module).__name__}, got a loss for "
-                f"another task. Use loss={'bce' if kind == 'multiclass' else 'ce'!r}."
-            )
-        self._losses = [self._loss_for(site, pl_module) for site in self._sites]
+        if not self.override and self.target == "auto":
+            for path, smoothing in smoothing_modules(pl_module).items():
+                raise ValueError(already_smooths(f"{type(pl_module).__name__}.{path}", smoothing))
+        self._calls = SmoothedCalls(self.loss, self.eps, self.override)
+        self._calls.loss.to(pl_module.device)
+        tap = Tap(pl_module, self._calls, self.target)
+        self._undo = enter_with_step(trainer, "train", tap.step)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -119,32 +128,33 @@ class LabelSmoothing(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._before = trainer.global_step
+        self._calls.count = 0
         self._write_eps()
         self._log(trainer)
-        for site, loss in zip(self._sites, self._losses, strict=True):
-            loss.train()
-            site.put(loss)
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._restore()
         # Not global_step itself: manual optimisation moves it once for every optimizer.
         self._steps += trainer.global_step != self._before
         if self._first:
             self._first = False
-            self._watch.check_first_step(pl_module, self.eps)
-        self._watch.target = None
+            self._check_first_step(pl_module)
+        self._calls.target = None
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._restore()
+        self._undo()
+        if isinstance(exception, CheckpointError):
+            rank_zero_warn(
+                "A loss inside of activation checkpointing is computed a second time in the backward pass, where "
+                "LabelSmoothing does not see it. Call the loss outside of the checkpointed part."
+            )
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._restore()
-        self._sites, self._losses = [], []
+        self._undo()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -156,29 +166,36 @@ class LabelSmoothing(L.Callback):
         self._steps = state_dict["steps"]
         self._horizon = state_dict["total_steps"]
 
-    def _loss_for(self, site: LossSite, pl_module: L.LightningModule) -> nn.Module:
-        where = f"{type(pl_module).__name__}.{site.path}"
-        if site.label_smoothing:
-            raise ValueError(
-                f"{where} already smooths (label_smoothing={site.label_smoothing}); smoothing twice is not what eps "
-                "says. Set it to 0 there, or leave LabelSmoothing away."
+    @property
+    def num_smoothed(self) -> int:
+        """Calls of the module's loss that were smoothed in the last training step; 0 if they are in compiled code."""
+        return self._calls.count
+
+    def _check_first_step(self, pl_module: L.LightningModule) -> None:
+        calls, step = self._calls, f"{type(pl_module).__name__}.training_step"
+        if not calls.answered and calls.skipped is not None:
+            raise LookupError(
+                f"{step} calls {calls.skipped}, got a loss for another task, so nothing was smoothed. "
+                f"Use loss={'ce' if calls.kind == 'binary' else 'bce'!r}."
             )
-        loss = _adapt(self.loss, site, self.eps)
-        if self.schedule is not None and not hasattr(loss, "set_eps"):
-            raise ValueError(
-                f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
-                "Pass a function of (logits, target, eps), or give eps to the loss alone."
+        if not calls.answered:
+            raise LookupError(
+                f"no cross-entropy was seen in {step}, so nothing was smoothed. Name the loss: "
+                "LabelSmoothing(target='criterion'), or subclass with LabelSmoothingMixin."
             )
-        loss.register_forward_pre_hook(self._watch)
-        return loss.to(pl_module.device)
+        target = calls.target
+        if self.eps and target is not None and target.is_floating_point() and bool(((target > 0) & (target < 1)).all()):
+            rank_zero_warn(
+                f"The targets are smooth already (every class has mass) and eps={self.eps} smooths them again. "
+                "Mixup of some libraries smooths by default: turn one of the two off."
+            )
 
     def _write_eps(self) -> None:
         if self.schedule is None:
             return
         progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
         self.eps = float(self.schedule(progress))
-        for loss in self._losses:
-            loss.set_eps(self.eps)  # type: ignore[operator]
+        self._calls.loss.set_eps(self.eps)  # type: ignore[operator]
 
     def _log(self, trainer: L.Trainer) -> None:
         """As Lightning's LearningRateMonitor does, past ``self.log``, which costs about 1 ms a step."""
@@ -188,36 +205,6 @@ class LabelSmoothing(L.Callback):
             self._logged = step
             for logger in trainer.loggers:
                 logger.log_metrics({"ls/eps": self.eps, "epoch": trainer.current_epoch}, step=step)
-
-    def _restore(self) -> None:
-        for site in self._sites:
-            site.restore()
-
-
-class _Watch:
-    """Sees the calls of the loss: did the first training step make one, were its targets smooth already?
-
-    The hook stays on the loss and always does the same, since taking it away would recompile a compiled step.
-    """
-
-    def __init__(self) -> None:
-        self.target: Tensor | None = None
-
-    def __call__(self, loss: nn.Module, args: tuple[Any, ...]) -> None:
-        self.target = args[1]
-
-    def check_first_step(self, pl_module: L.LightningModule, eps: float) -> None:
-        if self.target is None:
-            raise LookupError(
-                f"no loss was called in {type(pl_module).__name__}.training_step, so nothing was smoothed. "
-                "Name the loss: LabelSmoothing(target='criterion'), or subclass with LabelSmoothingMixin."
-            )
-        if eps and self.target.is_floating_point() and bool(((self.target > 0) & (self.target < 1)).all()):
-            warnings.warn(
-                f"The targets are smooth already (every class has mass) and eps={eps} smooths them again. "
-                "Mixup of some libraries smooths by default: turn one of the two off.",
-                stacklevel=2,
-            )
 
 
 def _resolve_schedule(loss: object, eps: float | None, schedule: str | Schedule | None) -> Schedule | None:
@@ -241,45 +228,6 @@ def _eps_of(loss: object) -> float:
         eps = getattr(loss, "eps", None)
         return float(eps.mean()) if isinstance(eps, Tensor) else 0.0
     return usual_eps(loss) if isinstance(loss, str) else 0.1
-
-
-def _kind_of(loss: object) -> Kind | None:
-    """The task that a loss is for; None for a function or module of the user's own."""
-    if loss == "bce" or isinstance(loss, SmoothedBCEWithLogits):
-        return "binary"
-    return "multiclass" if isinstance(loss, str) or type(loss) in LOSSES.values() else None
-
-
-def _adapt(loss: str | nn.Module | Callable[..., Tensor], site: LossSite, eps: float) -> nn.Module:
-    """The loss that stands in at ``site``, with the options that its author gave."""
-    options = site.options()
-    if isinstance(loss, str):
-        return build_loss(loss, eps=eps, **options)
-    if not isinstance(loss, nn.Module):
-        return FunctionLoss(loss, eps=eps, **options)
-    loss = copy.deepcopy(loss)
-    unset: Mapping[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
-    for name, value in options.items():
-        if not hasattr(loss, name):
-            raise ValueError(
-                f"{site.path} has {name}={value!r}, which the loss {type(loss).__name__} cannot take. Give that loss "
-                f"an attribute {name}, or leave it away in the module."
-            )
-        current = getattr(loss, name)
-        if name == "input" or _equal(current, unset[name]):
-            setattr(loss, name, value)
-        elif not _equal(current, value):
-            raise ValueError(
-                f"{name} is given twice: {value!r} by {site.path} and {current!r} by the loss {type(loss).__name__}. "
-                "Leave it away in one of them."
-            )
-    return loss
-
-
-def _equal(a: object, b: object) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.equal(a.cpu(), b.cpu())
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
 
 
 def _estimated_steps(trainer: L.Trainer) -> int:

@@ -1,0 +1,117 @@
+"""Answer the calls of a module's own loss with the smoothed one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
+from ls_lightning.tap import Kind, LossCall
+
+Loss = str | nn.Module | Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class SmoothedCalls:
+    """Computes the smoothed loss for each :class:`~ls_lightning.tap.LossCall`, with the options of the call.
+
+    Args:
+        loss: a name, a module called with ``(logits, target)``, or a function called with ``(logits, target, eps)``.
+        eps: where ``loss`` is a name or a function.
+        override: smooth also where the module smooths by itself, in its place.
+
+    Attributes:
+        count: calls answered since ``count`` was set to 0; not counted in compiled code.
+        answered: whether any call was answered.
+        skipped: the function of a call that this loss is not for.
+        target: what the last call was given, outside of compiled code.
+    """
+
+    def __init__(self, loss: Loss, eps: float, override: bool = False) -> None:
+        self.kind = _kind_of(loss)
+        self.override = override
+        self.loss = _as_module(loss, eps)
+        self.count = 0
+        self.answered = False
+        self.skipped: str | None = None
+        self.target: Tensor | None = None
+
+    def __call__(self, call: LossCall) -> Tensor | None:
+        """The smoothed loss; None for a call that keeps its own."""
+        if self.kind is not None and call.kind is not None and call.kind != self.kind:
+            self.skipped = call.function
+            return None
+        if call.label_smoothing and not self.override:
+            raise ValueError(already_smooths(call.function, call.label_smoothing))
+        self.answered = True
+        if not torch.compiler.is_compiling():
+            self.count += 1
+            self.target = call.target
+        logits = torch.logit(call.logits, eps=2**-24) if call.input == "probs" else call.logits
+        answer: Tensor = self.loss(logits, call.target, **self._options(call))
+        return answer
+
+    def _options(self, call: LossCall) -> dict[str, Any]:
+        """The options of the call, if the loss can take them and has none of its own."""
+        options = call.options
+        if type(self.loss) is FunctionLoss:
+            if options:
+                _check_signature(self.loss.function, options)
+            return options
+        if type(self.loss) not in LOSSES.values():
+            if options:
+                name, value = next(iter(options.items()))
+                raise ValueError(
+                    f"the module calls its loss with {name}={_shown(value)}, which the loss {type(self.loss).__name__} "
+                    "cannot take. Pass a function of (logits, target, eps, ...) instead."
+                )
+            return options
+        for name, value in options.items():
+            own = getattr(self.loss, name, None)
+            if own is not value and own != _UNSET[name] and (isinstance(value, Tensor) or own != value):
+                raise ValueError(
+                    f"{name} is given twice: {_shown(value)} by the module's own loss and {_shown(own)} by the loss "
+                    f"{type(self.loss).__name__}. Leave it away in one of them."
+                )
+        return {**options, "input": "log_probs"} if call.input == "log_probs" else options
+
+
+_UNSET: dict[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
+
+
+def already_smooths(where: str, label_smoothing: float) -> str:
+    """The message for a module whose own loss smooths."""
+    return (
+        f"{where} already smooths (label_smoothing={label_smoothing}); smoothing twice is not what eps says. Set it to "
+        "0 there, leave LabelSmoothing away, or let eps take its place: LabelSmoothing(override=True)."
+    )
+
+
+def _kind_of(loss: Loss) -> Kind | None:
+    """The task that a loss is for; None for a function or module of the user's own."""
+    if loss == "bce" or isinstance(loss, SmoothedBCEWithLogits):
+        return "binary"
+    return "multiclass" if isinstance(loss, str) or type(loss) in LOSSES.values() else None
+
+
+def _as_module(loss: Loss, eps: float) -> nn.Module:
+    if isinstance(loss, str):
+        return build_loss(loss, eps=eps)
+    return loss if isinstance(loss, nn.Module) else FunctionLoss(loss, eps=eps)
+
+
+def _check_signature(function: Callable[..., Tensor], options: dict[str, Any]) -> None:
+    try:
+        inspect.signature(function).bind(None, None, None, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"the module calls its loss with {', '.join(options)}, which the loss function cannot take: {error}. Let "
+            "it take (logits, target, eps, **options)."
+        ) from None
+
+
+def _shown(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
