@@ -1,10 +1,11 @@
-"""Smooth and measure a LightningModule that knows nothing about it: two callbacks, its code stays as it is.
+"""Label smoothing for a LightningModule that stays as its author wrote it: two callbacks.
 
     pip install 'ls-lightning[data]'
     python examples/callback.py
 
-Trains the same network three times on 8x8 handwritten digits: on hard labels, with label smoothing, and with
-label smoothing that fades out over the run.
+Trains one network three times on 8x8 handwritten digits: on hard labels, on smoothed ones, and with an eps that
+fades out over the run. Prints what it measures on digits that it was not trained on. The gap is mean confidence
+minus accuracy: below 0 the network is underconfident.
 """
 
 import lightning as L
@@ -16,9 +17,11 @@ from ls_lightning.zoo import DigitsData
 
 
 class Net(L.LightningModule):
+    """Knows nothing of label smoothing."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
         self.criterion = nn.CrossEntropyLoss()
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -26,30 +29,30 @@ class Net(L.LightningModule):
         loss: Tensor = self.criterion(self.layers(x), y)
         return loss
 
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         x, y = batch
-        self.log("test/loss", self.criterion(self.layers(x), y))
+        self.log("val/loss", self.criterion(self.layers(x), y))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=0.003)
+        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
-def train(*callbacks: L.Callback) -> None:
+def train(title: str, *smoothing: ls.LabelSmoothing) -> None:
     L.seed_everything(0, verbose=False)
     trainer = L.Trainer(
         max_epochs=20,
         accelerator="cpu",
-        callbacks=list(callbacks),
+        callbacks=[*smoothing, ls.CalibrationMonitor()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
+        enable_model_summary=False,
     )
-    net, data = Net(), DigitsData()
-    trainer.fit(net, data)
-    found = trainer.test(net, data, verbose=False)[0]
-    print(f"{found['test/acc']:.1%} {found['test/ece']:.1%} {found['test/gap']:+.1%}")
+    trainer.fit(Net(), DigitsData())
+    found = trainer.callback_metrics
+    print(f"{title:14} accuracy {found['val/acc']:.1%}   ECE {found['val/ece']:.1%}   gap {found['val/gap']:+.1%}")
 
 
-train(ls.CalibrationMonitor())
-train(ls.LabelSmoothing(loss="kl", eps=0.1), ls.CalibrationMonitor())
-train(ls.LabelSmoothing(loss="kl", eps=0.1, schedule="linear"), ls.CalibrationMonitor())
+train("hard labels")
+train("eps 0.1", ls.LabelSmoothing(loss="kl", eps=0.1))
+train("eps 0.1 to 0", ls.LabelSmoothing(loss="kl", eps=0.1, schedule="linear"))

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ls_lightning.autoload import VARIABLES
 from ls_lightning.config import explain, register_schema, settle
 from ls_lightning.errors import ConfigError
 
@@ -33,6 +34,7 @@ def _task(cfg: DictConfig) -> None:
     cfg.name = cfg.name or folder.name
     try:
         cfg = settle(cfg, overrides)
+        _refuse_variables()
         if hydra_cfg.mode == RunMode.MULTIRUN:
             _check_multirun(cfg)
 
@@ -57,6 +59,15 @@ def _remove_if_empty(folder: Path) -> None:
             if path == Path.cwd():
                 break
             path.rmdir()
+
+
+def _refuse_variables() -> None:
+    given = [name for name in VARIABLES if os.environ.get(name)]
+    if given:
+        raise ConfigError(
+            f"{given[0]} is for other people's scripts and would smooth twice here, got {os.environ[given[0]]!r}. "
+            "Unset it and use eps=, loss= and schedule=."
+        )
 
 
 def _check_multirun(cfg: DictConfig) -> None:

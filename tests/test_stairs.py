@@ -29,6 +29,7 @@ FLOORS = {
     "zoo": 2,
     "callbacks": 3,
     "assemble": 4,
+    "autoload": 4,
     "mixin": 4,
     "job": 5,
     "train": 6,

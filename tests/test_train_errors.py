@@ -134,6 +134,12 @@ def test_answers_before_torch_is_imported(tmp_path, overrides):
         assert len(err.strip().splitlines()) == 1
 
 
+def test_a_variable_for_other_scripts_is_refused(monkeypatch, folder, capfd):
+    monkeypatch.setenv("LS_EPS", "0.2")
+    assert run_here(monkeypatch, folder, "trainer.max_epochs=1") == 2
+    assert "LS_EPS is for other people's scripts" in capfd.readouterr().err
+
+
 def test_debug_shows_the_traceback(tmp_path):
     code, _, err = run(tmp_path, "eps=1.5", env={"LS_DEBUG": "1"})
     assert code == 2
