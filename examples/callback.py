@@ -50,7 +50,7 @@ def train(title: str, *smoothing: ls.LabelSmoothing) -> None:
     )
     trainer.fit(Net(), DigitsData())
     found = trainer.callback_metrics
-    print(f"{title:14} accuracy {found['val/acc']:.1%}   ECE {found['val/ece']:.1%}   gap {found['val/gap']:+.1%}")
+    print(f"{title:12}  accuracy {found['val/acc']:.1%}  ECE {found['val/ece']:.1%}  gap {found['val/gap']:+.1%}")
 
 
 train("hard labels")

@@ -3,9 +3,11 @@
     pip install 'ls-lightning[data,plot]'
     cd examples
     python -m ls_lightning.train model._target_=command_line.Net data._target_=command_line.Digits loss=kl eps=0.1
+    python -m ls_lightning.train model._target_=command_line.Net data._target_=command_line.Digits loss=none \\
+        +model.width=32 +data.batch_size=32
 
-Options of your classes are set from there too, with a + since the defaults do not have them: +model.width=32. Each run
-leaves a folder with its configuration, metrics, checkpoint, reliability diagram and result.
+The + adds an option that the defaults do not have. Each run prints what it measured and leaves a folder with its
+configuration, metrics, checkpoint, reliability diagram and result.
 """
 
 import lightning as L

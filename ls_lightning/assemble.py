@@ -52,6 +52,7 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
         data.prepare_data()
         data.setup("fit")
         facts = _facts(data)
+    _check_loss(cfg, facts["task"])
     accepted = inspect.signature(cls).parameters
     known = {name: value for name, value in facts.items() if name in accepted}
     for name in known.keys() & cfg.model.keys():
@@ -89,6 +90,15 @@ def _facts(data: L.LightningDataModule) -> dict[str, Any]:
     task = getattr(data, "task", "multiclass")
     facts = {"task": task, "num_classes": num_classes, "num_outputs": 1 if task == "binary" else num_classes}
     return {**facts, "input_shape": data.input_shape} if hasattr(data, "input_shape") else facts
+
+
+def _check_loss(cfg: DictConfig, task: str) -> None:
+    binary = cfg.loss.get("_target_") == "ls_lightning.losses.SmoothedBCEWithLogits"
+    if str(cfg.loss.get("_target_")).startswith("ls_lightning.") and binary != (task != "multiclass"):
+        raise ConfigError(
+            f"the task of the data is {task}, got the loss {cfg.loss._target_.rpartition('.')[2]}, which is for another. "
+            f"Use loss={'ce' if binary else 'bce'}."
+        )
 
 
 def _refuse_optimizer(cls: type) -> None:

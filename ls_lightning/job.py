@@ -112,7 +112,7 @@ def _fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModu
     except MisconfigurationException as error:
         raise ConfigError(one_line(error)) from error
     except (ValueError, TypeError, LookupError, ImportError) as error:
-        if _raised_by_us(error) and (trainer.global_step == 0 or ckpt_path is not None):
+        if _raised_by_us(error) and (trainer.global_step <= 1 or ckpt_path is not None):
             raise ConfigError(one_line(error)) from error
         raise
 

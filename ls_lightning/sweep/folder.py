@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ def claim_folder(folder: Path, config: dict[str, Any]) -> None:
 
 def release_folder(folder: Path) -> None:
     """Take back a claim under which nothing was trained."""
-    for name in (CONFIG, "metrics.csv"):
-        (folder / name).unlink(missing_ok=True)
+    for path in (CONFIG, "metrics.csv", LAST):
+        (folder / path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / LAST).parent.rmdir()
 
 
 def job_digest(config: dict[str, Any]) -> str:
