@@ -96,8 +96,8 @@ def _check_loss(cfg: DictConfig, task: str) -> None:
     binary = cfg.loss.get("_target_") == "ls_lightning.losses.SmoothedBCEWithLogits"
     if str(cfg.loss.get("_target_")).startswith("ls_lightning.") and binary != (task != "multiclass"):
         raise ConfigError(
-            f"the task of the data is {task}, got the loss {cfg.loss._target_.rpartition('.')[2]}, which is for another. "
-            f"Use loss={'ce' if binary else 'bce'}."
+            f"the task of the data is {task}, got the loss {cfg.loss._target_.rpartition('.')[2]}, which is for "
+            f"another. Use loss={'ce' if binary else 'bce'}."
         )
 
 

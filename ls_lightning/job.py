@@ -18,10 +18,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf
 
 from ls_lightning.assemble import build_data, build_model, build_trainer
+from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.errors import ConfigError, as_config_error, one_line
-from ls_lightning.sweep.folder import check_folder, checkpoint_of, claim_folder, job_digest, release_folder
+from ls_lightning.sweep.folder import TRAINED, check_folder, checkpoint_of, claim_folder, job_digest, release_folder
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
 
@@ -55,6 +56,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     data = build_data(cfg)
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)
+    trainer.callbacks.append(RanksAgree({key: config[key] for key in TRAINED}))  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         claim_folder(folder, config)
     try:
@@ -111,7 +113,7 @@ def _fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModu
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
     except MisconfigurationException as error:
         raise ConfigError(one_line(error)) from error
-    except (ValueError, TypeError, LookupError, ImportError) as error:
+    except (ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
         if _raised_by_us(error) and (trainer.global_step <= 1 or ckpt_path is not None):
             raise ConfigError(one_line(error)) from error
         raise

@@ -317,6 +317,10 @@ class Data(L.LightningDataModule):
         return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16)
     val_dataloader = train_dataloader
 
+class Silent(Lit):
+    def training_step(self, batch, batch_idx):
+        return self.net(batch[0]).square().mean()
+
 class Plain:
     pass
 """
@@ -358,6 +362,7 @@ def test_own_classes(monkeypatch, mine, overrides, stages):
         (["model._target_=mine.Lit", "optimizer.lr=0.1"], "optimizer would be ignored"),
         (["model._target_=mine.Net", "+model.num_classes=3"], "model.num_classes must be 10"),
         (["data._target_=mine.Plain"], "mine.Plain"),
+        (["model._target_=mine.Silent"], "no cross-entropy was seen in Silent.training_step"),
     ],
 )
 def test_own_classes_that_do_not_fit(monkeypatch, mine, capfd, overrides, words):
@@ -365,6 +370,7 @@ def test_own_classes_that_do_not_fit(monkeypatch, mine, capfd, overrides, words)
     err = capfd.readouterr().err.strip()
     assert words in err
     assert len(err.splitlines()) == 1
+    assert not (mine / "job").exists()
 
 
 def test_evaluate_best(monkeypatch, tmp_path):

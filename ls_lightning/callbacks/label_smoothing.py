@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 from typing_extensions import override
 
+from ls_lightning.callbacks.agreement import check_ranks
 from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
 from ls_lightning.callbacks.step_context import enter_with_step
 from ls_lightning.losses import usual_eps
@@ -102,6 +103,7 @@ class LabelSmoothing(L.Callback):
         if not self.override and self.target == "auto":
             for path, smoothing in smoothing_modules(pl_module).items():
                 raise ValueError(already_smooths(f"{type(pl_module).__name__}.{path}", smoothing))
+        check_ranks(trainer, {"loss": self.loss, "eps": self.eps, "schedule": self.schedule})
         self._calls = SmoothedCalls(self.loss, self.eps, self.override)
         self._calls.loss.to(pl_module.device)
         tap = Tap(pl_module, self._calls, self.target)
