@@ -1,10 +1,10 @@
-"""The command line with a network and data of your own: losses, schedules, metrics and reports come with it.
+r"""The command line with a network and data of your own: losses, schedules, metrics and reports come with it.
 
     pip install 'ls-lightning[data,plot]'
     cd examples
     python -m ls_lightning.train model._target_=command_line.Net data._target_=command_line.Digits loss=kl eps=0.1
-    python -m ls_lightning.train model._target_=command_line.Net data._target_=command_line.Digits loss=none \\
-        +model.width=32 +data.batch_size=32
+    python -m ls_lightning.train model._target_=command_line.Net data._target_=command_line.Digits loss=none \
+        +model.width=32
 
 The + adds an option that the defaults do not have. Each run prints what it measured and leaves a folder with its
 configuration, metrics, checkpoint, reliability diagram and result.

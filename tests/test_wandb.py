@@ -16,6 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from ls_lightning.schedules import Linear
 
 BLOCK = 2**15
+pytestmark = pytest.mark.slow
 
 
 def records(path):

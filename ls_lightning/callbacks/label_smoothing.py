@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +102,7 @@ class LabelSmoothing(L.Callback):
         if not self.override and self.target == "auto":
             for path, smoothing in smoothing_modules(pl_module).items():
                 raise ValueError(already_smooths(f"{type(pl_module).__name__}.{path}", smoothing))
-        check_ranks(trainer, {"loss": self.loss, "eps": self.eps, "schedule": self.schedule})
+        check_ranks(trainer, self._settings())
         self._calls = SmoothedCalls(self.loss, self.eps, self.override)
         self._calls.loss.to(pl_module.device)
         tap = Tap(pl_module, self._calls, self.target)
@@ -118,10 +117,9 @@ class LabelSmoothing(L.Callback):
             return
         horizon = self.total_steps or _estimated_steps(trainer)
         if self._horizon is not None and self._horizon != horizon:
-            warnings.warn(
+            rank_zero_warn(
                 f"The schedule runs over {self._horizon} steps, as the checkpoint says, not over the {horizon} of this "
-                "Trainer: another horizon would make eps jump.",
-                stacklevel=2,
+                "Trainer: another horizon would make eps jump."
             )
         self._horizon = self._horizon or horizon
 
@@ -172,6 +170,12 @@ class LabelSmoothing(L.Callback):
     def num_smoothed(self) -> int:
         """Calls of the module's loss that were smoothed in the last training step; 0 if they are in compiled code."""
         return self._calls.count
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be equal on all ranks; values, since the repr of a function is another in each process."""
+        curve = [] if self.schedule is None else [self.schedule(t / 4) for t in range(5)]
+        name = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", type(self.loss).__name__)
+        return {"loss": name, "eps": self.eps, "schedule": curve}
 
     def _check_first_step(self, pl_module: L.LightningModule) -> None:
         calls, step = self._calls, f"{type(pl_module).__name__}.training_step"
