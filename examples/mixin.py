@@ -44,7 +44,7 @@ class Theirs(L.LightningModule):
 class Smoothed(ls.LabelSmoothingMixin, Theirs):
     """The same, smoothed: its checkpoints load in both classes."""
 
-    smoothing = {"loss": "kl", "eps": EPS}  # noqa: RUF012
+    smoothing = {"loss": "kl", "eps": EPS}
 
 
 class Own(ls.LabelSmoothingMixin, L.LightningModule):
