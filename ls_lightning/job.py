@@ -57,8 +57,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)
     trainer.callbacks.append(RanksAgree({key: config[key] for key in TRAINED}))  # type: ignore[attr-defined]
-    if trainer.is_global_zero:
-        claim_folder(folder, config)
+    before = claim_folder(folder, config) if trainer.is_global_zero else set()
     try:
         with as_config_error("logger", Exception):  # wandb begins its run here
             for logger in trainer.loggers:
@@ -68,7 +67,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     except BaseException as error:
         _close_wandb(trainer, exit_code=1)
         if isinstance(error, ConfigError) and ckpt_path is None and trainer.is_global_zero:
-            release_folder(folder)
+            release_folder(folder, before)
         if isinstance(error, SystemExit) and trainer.interrupted:  # Lightning saved a checkpoint and exits
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise

@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import sys
+import time
 import zlib
 
 import pytest
@@ -189,8 +190,11 @@ def test_a_job_that_fails_leaves_a_failed_run(monkeypatch, work, error, outcome)
     except ValueError as raised:
         found = f"ValueError: {raised}"
     assert found == outcome
-    (run,) = runs(work / "job")
+    deadline = time.monotonic() + 30
+    while not (run := runs(work / "job")[0]).exit_codes and time.monotonic() < deadline:
+        time.sleep(0.2)  # wandb's own process writes the file
     assert run.exit_codes == [1]
+    assert len(runs(work / "job")) == 1
     assert run.config["eps"] == 0.1
     assert not (work / "job" / "result.json").exists()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +58,26 @@ def check_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
                 )
 
 
-def claim_folder(folder: Path, config: dict[str, Any]) -> None:
-    """From here on the folder holds this job, unfinished until ``result.json`` is in it."""
+def claim_folder(folder: Path, config: dict[str, Any]) -> set[Path]:
+    """From here on the folder holds this job, unfinished until ``result.json`` is in it.
+
+    Returns:
+        What was in it before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.iterdir())
     (folder / RESULT).unlink(missing_ok=True)
     write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
+    return before
 
 
-def release_folder(folder: Path) -> None:
-    """Take back a claim under which nothing was trained."""
-    for path in (CONFIG, "metrics.csv", LAST):
-        (folder / path).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (folder / LAST).parent.rmdir()
+def release_folder(folder: Path, before: set[Path]) -> None:
+    """Take back a claim under which nothing was trained: remove all that was not there ``before``."""
+    for path in set(folder.iterdir()) - before:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def job_digest(config: dict[str, Any]) -> str:
