@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
@@ -58,8 +60,17 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
     for name in known.keys() & cfg.model.keys():
         if cfg.model[name] != known[name]:
             raise ConfigError(f"model.{name} must be {known[name]}, as the data has it, got {cfg.model[name]}.")
+    needed = [name for name, p in accepted.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    lacking = [name for name in needed if name not in known and name not in cfg.model]
+    if lacking:
+        raise ConfigError(
+            f"{cls.__name__} needs {lacking[0]}: give +model.{lacking[0]}=<value>, or let {type(data).__name__} have "
+            f"num_classes and input_shape after setup('fit')."
+        )
     with as_config_error("model", *_KINDS):
         network = instantiate(cfg.model, _partial_=True)(**known)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"{cls.__name__} has no parameters to train.")
     with as_config_error("optimizer", *_KINDS):
         return Classifier(network, task=facts["task"], optimizer=instantiate(cfg.optimizer, _partial_=True))
 
@@ -70,6 +81,11 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
     Raises:
         ConfigError: one of them cannot be built, or the machine has no such devices.
     """
+    _check_devices(cfg)
+    with as_config_error("schedule", *_KINDS):
+        schedule = instantiate(cfg.schedule)
+    if not callable(schedule):
+        raise ConfigError(f"schedule._target_ must give a function of progress, got {schedule!r}.")
     with as_config_error("callbacks", *_KINDS):
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     with as_config_error("logger", *_KINDS):
@@ -77,6 +93,18 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
     with as_config_error("trainer", *_KINDS):
         trainer: L.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False)
     return trainer
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    accelerator, devices = cfg.trainer.get("accelerator"), cfg.trainer.get("devices")
+    gpus = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") and not gpus and not torch.backends.mps.is_available():
+        raise ConfigError("trainer.accelerator=gpu needs a GPU, and this machine has none. Use trainer=cpu.")
+    cores = os.cpu_count() or 1
+    most = 4 * cores if accelerator == "cpu" or not gpus else gpus
+    if isinstance(devices, int) and devices > most:
+        found = f"{gpus} GPUs" if most == gpus else f"{cores} cores, enough for {most} processes"
+        raise ConfigError(f"trainer.devices must be at most what this machine has, {found}, got {devices}.")
 
 
 def _facts(data: L.LightningDataModule) -> dict[str, Any]:

@@ -106,11 +106,13 @@ def explain(error: BaseException) -> str:
         return f"{group} must be one of {', '.join(options)}, got {option!r}.{_did_you_mean(option, options)}"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
-        known = [item.split("=")[0] for item in _known_keys()]
+        known = [name for name in _known_keys() if ("." in name) == ("." in key)]
         return (
             f"{key} is not a key of the configuration.{_did_you_mean(key, known)} "
             f"--help lists them; a key of your own is added by +{key}=value."
         )
+    if match := re.match(r"Error merging override eps=(.*)", text.splitlines()[0] if text else ""):
+        return f"eps must be a number in [0, 1), got {match.group(1)}. It is the mass taken from the true class."
     text = text.removeprefix("Error merging override ")
     causes = [line.strip() for line in f"{text}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     causes = [line for line in causes if not line.startswith(("full_key:", "object_type=", "reference_type="))]
@@ -171,6 +173,9 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "trainer.accelerator": ("a name such as auto, cpu or gpu", lambda value: isinstance(value, str)),
     "trainer.max_epochs": ("an integer of at least 1", lambda value: _integer(value, lambda n: n >= 1)),
     "trainer.log_every_n_steps": _count(0),
+    "trainer.accumulate_grad_batches": _count(1),
+    "trainer.check_val_every_n_epoch": _count(1),
+    "trainer.num_nodes": _count(1),
 }
 
 
@@ -200,11 +205,11 @@ def _check_schedule(cfg: DictConfig) -> None:
         schedule: Schedule = instantiate(cfg.schedule)
     except Exception as error:
         raise ConfigError(f"schedule: {error.__cause__ or error}".splitlines()[0]) from error
-    numbers = [value for value in cfg.schedule.values() if isinstance(value, int | float)]
-    if cfg.eps not in numbers:
+    peak = cfg.schedule.get("eps", max(cfg.schedule.get("start", 0), cfg.schedule.get("end", 0)))
+    if cfg.eps != peak:
         raise ConfigError(
-            f"eps={cfg.eps} is not in the schedule {schedule!r}, so results would name an eps that was not trained. "
-            "Set eps to the schedule's own."
+            f"eps={cfg.eps} is not that of the schedule {schedule!r}, so results would name an eps that was not "
+            f"trained. Set eps={peak}."
         )
 
 

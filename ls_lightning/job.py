@@ -22,7 +22,7 @@ from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.errors import ConfigError, as_config_error, one_line
-from ls_lightning.sweep.folder import TRAINED, check_folder, checkpoint_of, claim_folder, job_digest, release_folder
+from ls_lightning.sweep.folder import TRAINED, Claim, check_folder, checkpoint_of, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
 
@@ -50,14 +50,14 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     ckpt_path = checkpoint_of(folder, cfg.ckpt_path)
     if _is_rank_zero():
-        check_folder(folder, config, resume=ckpt_path is not None)
+        check_folder(folder, config, ckpt_path)
     _quieten()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg)
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)
     trainer.callbacks.append(RanksAgree({key: config[key] for key in TRAINED}))  # type: ignore[attr-defined]
-    before = claim_folder(folder, config) if trainer.is_global_zero else set()
+    claim = Claim(folder, config) if trainer.is_global_zero else None
     try:
         with as_config_error("logger", Exception):  # wandb begins its run here
             for logger in trainer.loggers:
@@ -66,8 +66,8 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         measured = _measure(trainer, model, data, cfg.evaluate)
     except BaseException as error:
         _close_wandb(trainer, exit_code=1)
-        if isinstance(error, ConfigError) and ckpt_path is None and trainer.is_global_zero:
-            release_folder(folder, before)
+        if claim is not None:
+            claim.take_back() if isinstance(error, ConfigError) else claim.close()
         if isinstance(error, SystemExit) and trainer.interrupted:  # Lightning saved a checkpoint and exits
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise
@@ -88,8 +88,9 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         "versions": versions(),
         "git": git_revision(),
     }
-    if trainer.is_global_zero:
+    if claim is not None:
         write_result(folder, result)
+        claim.close()
     return result
 
 
@@ -100,6 +101,7 @@ def _is_rank_zero() -> bool:
 def _quieten() -> None:
     """Leave away what Lightning says to everybody: the table at the end is what this program has to say."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # says what it raises as well
     for message in (".*LeafSpec.*is deprecated", ".*does not have many workers", ".*logging interval"):
         warnings.filterwarnings("ignore", message=message)
     # CalibrationMonitor does not count the samples that this warns of.
@@ -112,10 +114,17 @@ def _fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModu
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
     except MisconfigurationException as error:
         raise ConfigError(one_line(error)) from error
-    except (ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
+    except Exception as error:
         if _raised_by_us(error) and (trainer.global_step <= 1 or ckpt_path is not None):
             raise ConfigError(one_line(error)) from error
+        if ckpt_path is not None and trainer.global_step == 0:
+            raise ConfigError(f"{ckpt_path} does not fit this job: {one_line(error)[:200]}") from error
         raise
+    if trainer.max_epochs is not None and trainer.current_epoch > trainer.max_epochs > 0:
+        raise ConfigError(
+            f"trainer.max_epochs must be at least the {trainer.current_epoch} epochs that {ckpt_path} has behind it, "
+            f"got {trainer.max_epochs}."
+        )
 
 
 def _raised_by_us(error: BaseException) -> bool:

@@ -84,9 +84,9 @@ class CSVHistory(Logger):
             self._write()
         self._rows.append({"step": step, **metrics})
 
-    @override
     @rank_zero_only
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+    def flush(self) -> None:
+        """Write what is in memory; before a checkpoint is, or a resumed run would miss the rows up to it."""
         self._write()
 
     @override

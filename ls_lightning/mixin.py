@@ -46,7 +46,7 @@ class LabelSmoothingMixin:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         before = cls.__mro__[: cls.__mro__.index(LabelSmoothingMixin)]
-        wrong = [c for c in before if issubclass(c, L.LightningModule) and not issubclass(c, LabelSmoothingMixin)]
+        wrong = [c for c in before if _is_lightning_module(c) and not issubclass(c, LabelSmoothingMixin)]
         if wrong:
             raise TypeError(
                 f"LabelSmoothingMixin must come before the LightningModule, or nothing is smoothed: "
@@ -70,7 +70,7 @@ class LabelSmoothingMixin:
         """The callbacks of the classes above, and ours where the Trainer has none of the kind."""
         self._criterion()
         inherited = super().configure_callbacks()  # type: ignore[misc]
-        callbacks = [inherited] if isinstance(inherited, L.Callback) else list(inherited)
+        callbacks = list(inherited) if isinstance(inherited, Sequence) else [inherited]
         trainer = getattr(self, "_trainer", None)
         present = [*callbacks, *(trainer.callbacks if trainer is not None else [])]
         if not any(isinstance(callback, LabelSmoothing) for callback in present):
@@ -86,3 +86,9 @@ class LabelSmoothingMixin:
             criterion = nn.BCEWithLogitsLoss() if self.smoothing.get("loss") == "bce" else nn.CrossEntropyLoss()
             setattr(self, _CRITERION, criterion)
         return criterion
+
+
+def _is_lightning_module(cls: type) -> bool:
+    """By name: ``lightning`` and ``pytorch_lightning`` each have their own."""
+    names = [f"{base.__module__.split('.')[0]}.{base.__name__}" for base in cls.__mro__]
+    return "lightning.LightningModule" in names or "pytorch_lightning.LightningModule" in names

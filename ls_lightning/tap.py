@@ -1,26 +1,31 @@
 """The one place that reaches into a foreign module: see the classification losses that a step calls.
 
-A loss is called through one of four functions of ``torch.nn.functional``, also by ``nn.CrossEntropyLoss`` and its
-kin. For the duration of a step these functions are replaced wherever the module's own code holds them: in
-``torch.nn.functional``, in the globals of its files, in its attributes. The first step also runs under a
-``TorchFunctionMode``, which sees every call however it is made, at about 14 microseconds for each call of torch. What
-it finds outside of the replaced places is replaced there too from the next step on; where that is impossible, the
-mode stays. Nothing is written to the module that is not taken back at the end of the step.
+However a loss of torch is called, under any name, from any file, by ``nn.CrossEntropyLoss``, a partial or a closure,
+the call ends in one of four native functions, which ``torch.nn.functional`` looks up by name every time. For the
+duration of a step these names lead here. That sees every call and costs the others nothing.
+
+Compiled code does not look them up: for dynamo ``F.cross_entropy`` is a single operation. Twins of the Python
+functions, which dynamo traces into, take their place wherever the module's attributes and any file hold them. A twin
+does what the original does, so one that is kept beyond the step does no harm; what the compiler takes past the twins
+is an error. Nothing is written to the module that is not taken back at the end of the step.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
+import importlib
+import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 Kind = Literal["multiclass", "binary"]
 
@@ -30,13 +35,14 @@ class LossCall(NamedTuple):
 
     Attributes:
         function: ``"cross_entropy"``, ``"nll_loss"``, ``"binary_cross_entropy_with_logits"``,
-            ``"binary_cross_entropy"``, or the class name of the loss that ``target`` names.
+            ``"binary_cross_entropy"``, or the name of the loss that ``target`` names.
         logits: what it was given first: logits, log-probabilities (``nll_loss``) or probabilities
             (``binary_cross_entropy``).
         target: class indices or distributions; 0 and 1 for the binary ones.
-        options: ``weight``, ``pos_weight``, ``ignore_index``, ``reduction`` where they are not the default.
+        options: ``weight``, ``pos_weight``, ``ignore_index``, ``reduction`` where they are not the default, and
+            whatever else a loss that ``target`` names was given.
         label_smoothing: how much the module smooths by itself.
-        position: 0 for the first call of a step; always 0 in compiled code.
+        position: 0 for the first call of a step. Calls in compiled code count only where ``target`` is a predicate.
     """
 
     function: str
@@ -45,6 +51,12 @@ class LossCall(NamedTuple):
     options: dict[str, Any]
     label_smoothing: float
     position: int
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Logits and target with the batch dimension that torch lets one sample go without."""
+        if self.logits.ndim > (0 if self.kind == "binary" else 1):
+            return self.logits, self.target
+        return self.logits.unsqueeze(0), self.target.unsqueeze(0)
 
     @property
     def kind(self) -> Kind | None:
@@ -65,20 +77,10 @@ _KINDS: dict[str, Kind] = {
     "binary_cross_entropy_with_logits": "binary",
     "binary_cross_entropy": "binary",
 }
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: getattr(F, name) for name in _KINDS}
 
 Select = Callable[[LossCall], bool]
 Handle = Callable[[LossCall], Tensor | None]
 """Returns what the module shall get in place of its loss; None lets its own loss run."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A dictionary entry that holds one of the functions, and is replaced during a step."""
-
-    namespace: dict[str, Any]
-    name: str
-    function: str
 
 
 class Tap:
@@ -87,8 +89,8 @@ class Tap:
     Args:
         module: the root, usually a LightningModule.
         handle: called with each :class:`LossCall`.
-        target: ``"auto"`` for all calls of the four functions; a predicate on the :class:`LossCall`; or the dotted
-            path of a submodule of any class, e.g. ``"criterion"``, whose calls are then the ones that count.
+        target: ``"auto"`` for all calls of torch's losses; a predicate on the :class:`LossCall`; or the dotted path
+            of a loss module or function of any kind, e.g. ``"criterion"``, whose calls are then the ones that count.
 
     Raises:
         LookupError: ``target`` is a path that leads nowhere.
@@ -108,249 +110,292 @@ class Tap:
     def __init__(self, module: nn.Module, handle: Handle, target: str | Select = "auto") -> None:
         self.handle = handle
         self.calls = 0
+        self._module = type(module).__name__
         self._select = target if callable(target) else None
-        self._replacements = _replacements(self)
-        self._stand_in = _StandIn.at(module, target, self) if isinstance(target, str) and target != "auto" else None
-        self._places = [] if self._stand_in else _places(module)
-        self._look = self._stand_in is None and not is_compiled(module)
-        self._may_look = self._look
-        self._mode_stays = False
-        self._expected: int | None = None
-        self._inside = False
+        named = isinstance(target, str) and target != "auto"
+        self._named = _Named(self, module, str(target)) if named else None
+        self._places = [] if named else _places(module)
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """See the calls made inside; afterwards everything is as it was."""
         self.calls = 0
-        mode = _Look(self) if self._look else nullcontext()
-        looked = self._look
-        held = [place.namespace[place.name] for place in self._places]
-        places = list(self._places)
         try:
-            if self._stand_in is not None:
-                self._stand_in.put()
-            for place in places:
-                place.namespace[place.name] = self._replacements[place.function]
-            with mode:
-                yield
+            if self._named is not None:
+                self._named.put()
+            else:
+                _SEAM.open(self)
+                for place in self._places:
+                    place.put()
+            yield
         finally:
-            for place, function in zip(reversed(places), reversed(held), strict=True):
-                place.namespace[place.name] = function
-            if self._stand_in is not None:
-                self._stand_in.take_back()
-        # Another number of calls may mean a path that was not seen yet.
-        self._look = self._may_look and (self._mode_stays or (not looked and self.calls != self._expected))
-        self._expected = self.calls
+            for place in self._places:
+                place.take_back()
+            if self._named is not None:
+                self._named.take_back()
+            else:
+                _SEAM.close(self)
 
-    def seen(self, call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
-        """Hand a call to the handler, or let the module's own loss run."""
-        if self._inside:  # the handler may call these functions too
-            return run_own()
-        if not torch.compiler.is_compiling():
+    def offer(self, call: LossCall) -> Tensor | None:
+        """The handler's answer to a call."""
+        # A count in compiled code recompiles a function that is called several times a step.
+        if self._select is not None or not torch.compiler.is_compiling():
             call = call._replace(position=self.calls)
             self.calls += 1
-        self._inside = True
+        if self._select is not None and not self._select(call):
+            return None
+        answer = self.handle(call)
+        if answer is not None and not torch.compiler.is_compiling() and _is_checkpointed():
+            raise RuntimeError(
+                f"{self._module} calls {call.function} inside of activation checkpointing, which computes it a second "
+                "time in the backward pass, where it is not seen. Call the loss outside of the checkpointed part."
+            )
+        return answer
+
+
+class _Seam:
+    """Leads the calls of torch's losses to the taps that are open."""
+
+    def __init__(self) -> None:
+        self._taps: list[Tap] = []
+        self._busy = False
+        self._held: list[tuple[ModuleType, str, Any]] = []
+
+    def open(self, tap: Tap) -> None:
+        if not self._taps:
+            self._held = [(gate.namespace, gate.name, getattr(gate.namespace, gate.name)) for gate in _GATES]
+            for gate in _GATES:
+                setattr(gate.namespace, gate.name, gate.function)
+        self._taps.append(tap)
+
+    def close(self, tap: Tap) -> None:
+        self._taps = [other for other in self._taps if other is not tap]
+        if not self._taps:
+            for namespace, name, own in self._held:
+                setattr(namespace, name, own)
+            self._held = []
+
+    def pass_on(self, call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
+        """For the gates: what the open taps make of a call."""
+        return self.ask(self._taps, call, run_own)
+
+    def ask(self, taps: Sequence[Tap], call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
+        """The answer of one of the taps, or else the module's own loss."""
+        if self._busy:  # a handler may call torch's losses too
+            return run_own()
+        self._busy = True
         try:
-            result = self.handle(call) if self._select is None or self._select(call) else None
-            return run_own() if result is None else result
+            answers = [answer for answer in [tap.offer(call) for tap in taps] if answer is not None]
         finally:
-            self._inside = False
-
-    def learn(self, function: str, frame: FrameType | None) -> None:
-        """Remember from where the function was called past the replaced places."""
-        code = _FUNCTIONS[function].__code__
-        while frame is not None and frame.f_code is not code:
-            frame = frame.f_back
-        caller = frame.f_back if frame is not None else None
-        found = [] if caller is None else _holding(caller.f_globals)
-        known = {(id(place.namespace), place.name) for place in self._places}
-        new = [place for place in found if (id(place.namespace), place.name) not in known]
-        self._places += new
-        self._mode_stays = self._mode_stays or not any(place.function == function for place in new)
+            self._busy = False
+        if len(answers) > 1:
+            raise ValueError(
+                f"{len(answers)} callbacks answer the same call of {call.function}. Give each a target of its own."
+            )
+        return answers[0] if answers else run_own()
 
 
-class _Look(TorchFunctionMode):
-    """Sees the calls that reach the functions past the replaced places."""
-
-    def __init__(self, tap: Tap) -> None:
-        super().__init__()
-        self.tap = tap
-        # Inside torch the functions name themselves by what torch.nn.functional holds: the replacement.
-        self.names = {function: name for name, function in _FUNCTIONS.items()}
-        self.names |= {function: name for name, function in tap._replacements.items()}
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = self.names.get(func)
-        if name is None:
-            return func(*args, **(kwargs or {}))
-        if self.tap._inside:
-            return _FUNCTIONS[name](*args, **(kwargs or {}))
-        self.tap.learn(name, sys._getframe(1))
-        return self.tap._replacements[name](*args, **(kwargs or {}))
+_SEAM = _Seam()
 
 
-def _replacements(tap: Tap) -> dict[str, Callable[..., Tensor]]:
-    """Functions with the signatures of torch's, spelled out so that dynamo traces them without a graph break."""
+class _Gate(NamedTuple):
+    """What stands in for the native ``namespace.name`` during a step."""
 
-    def cross_entropy(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        ignore_index: int = -100,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> Tensor:
-        reduction = _reduction(size_average, reduce, reduction)
-        options = _options(weight=weight, ignore_index=ignore_index, reduction=reduction)
-        return tap.seen(
-            LossCall("cross_entropy", input, target, options, label_smoothing, 0),
-            lambda: _FUNCTIONS["cross_entropy"](
-                input,
-                target,
-                weight=weight,
-                ignore_index=ignore_index,
-                reduction=reduction,
-                label_smoothing=label_smoothing,
-            ),
-        )
-
-    def nll_loss(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        ignore_index: int = -100,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = _reduction(size_average, reduce, reduction)
-        options = _options(weight=weight, ignore_index=ignore_index, reduction=reduction)
-        return tap.seen(
-            LossCall("nll_loss", input, target, options, 0.0, 0),
-            lambda: _FUNCTIONS["nll_loss"](
-                input, target, weight=weight, ignore_index=ignore_index, reduction=reduction
-            ),
-        )
-
-    def binary_cross_entropy_with_logits(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        pos_weight: Tensor | None = None,
-    ) -> Tensor:
-        reduction = _reduction(size_average, reduce, reduction)
-        options = _options(weight=weight, pos_weight=pos_weight, reduction=reduction)
-        return tap.seen(
-            LossCall("binary_cross_entropy_with_logits", input, target, options, 0.0, 0),
-            lambda: _FUNCTIONS["binary_cross_entropy_with_logits"](
-                input, target, weight=weight, reduction=reduction, pos_weight=pos_weight
-            ),
-        )
-
-    def binary_cross_entropy(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = _reduction(size_average, reduce, reduction)
-        options = _options(weight=weight, reduction=reduction)
-        return tap.seen(
-            LossCall("binary_cross_entropy", input, target, options, 0.0, 0),
-            lambda: _FUNCTIONS["binary_cross_entropy"](input, target, weight=weight, reduction=reduction),
-        )
-
-    return {
-        "cross_entropy": cross_entropy,
-        "nll_loss": nll_loss,
-        "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
-        "binary_cross_entropy": binary_cross_entropy,
-    }
+    namespace: ModuleType
+    name: str
+    function: Callable[..., Tensor]
 
 
-def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """What torch's two deprecated arguments mean."""
-    if size_average is None and reduce is None:
-        return reduction
-    if reduce is False:
-        return "none"
-    return "sum" if size_average is False else "mean"
+def _gate(namespace: ModuleType, name: str, function: str, *names: str) -> _Gate:
+    """For a native function that ``F.function`` ends in; ``names`` are those of its arguments after the target."""
+    own = getattr(torch.ops.aten, name)
 
+    def gate(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
+            raise RuntimeError(
+                f"compiled code calls {function} through a partial, a closure or a default argument, where it cannot "
+                f"be seen. Call it as F.{function} or by its loss module, or leave the loss out of torch.compile."
+            )
+        given = {"reduction": 0, **dict(zip(names, args, strict=False)), **kwargs}
+        options = {**given, "reduction": _REDUCTIONS[given["reduction"]]}
+        smoothing = options.pop("label_smoothing", 0.0)
+        call = LossCall(function, input, target, _set_options(options), smoothing, 0)
+        return _SEAM.pass_on(call, lambda: own(input, target, **given))
+
+    return _Gate(namespace, name, gate)
+
+
+def _refuse_chunks(*args: Any, **kwargs: Any) -> Tensor:
+    raise NotImplementedError(
+        "linear_cross_entropy with options=... computes the loss in chunks, without logits that could be smoothed or "
+        "measured. Leave options away, or use a linear layer and cross_entropy."
+    )
+
+
+def _gates() -> Iterator[_Gate]:
+    nn_ = torch._C._nn
+    yield _gate(nn_, "cross_entropy_loss", "cross_entropy", "weight", "reduction", "ignore_index", "label_smoothing")
+    yield _gate(nn_, "nll_loss_nd", "nll_loss", "weight", "reduction", "ignore_index")
+    yield _gate(torch, *["binary_cross_entropy_with_logits"] * 2, "weight", "pos_weight", "reduction")
+    yield _gate(nn_, *["binary_cross_entropy"] * 2, "weight", "reduction")
+    try:
+        chunked = importlib.import_module("torch.nn.modules.linear_cross_entropy")
+    except ModuleNotFoundError:  # before torch 2.13
+        return
+    for name in ("_linear_cross_entropy_batch_chunked", "_linear_cross_entropy_batch_chunked_no_reduction"):
+        if hasattr(chunked, name):
+            yield _Gate(chunked, name, _refuse_chunks)
+
+
+_REDUCTIONS = ("none", "mean", "sum")
+_GATES = tuple(_gates())
 
 _DEFAULTS: dict[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
 
 
-def _options(**given: Any) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if isinstance(value, Tensor) or value != _DEFAULTS[name]}
+def _set_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those that are not the default."""
+    return {name: v for name, v in options.items() if isinstance(v, Tensor) or v != _DEFAULTS.get(name)}
 
 
-def _holding(namespace: dict[str, Any]) -> list[_Place]:
-    """The names under which a namespace holds one of the functions."""
-    functions = {id(function): name for name, function in _FUNCTIONS.items()}
-    return [
-        _Place(namespace, name, functions[id(value)]) for name, value in namespace.items() if id(value) in functions
-    ]
+def _is_checkpointed() -> bool:
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            return True
+    return False
+
+
+class _Place(NamedTuple):
+    """An attribute or global that holds one of torch's functions, and during a step its twin."""
+
+    namespace: dict[str, Any]
+    name: str
+    function: Callable[..., Tensor]
+    twin: Callable[..., Tensor]
+
+    def put(self) -> None:
+        if self.namespace.get(self.name) is self.function:
+            self.namespace[self.name] = self.twin
+
+    def take_back(self) -> None:
+        if self.namespace.get(self.name) is self.twin:  # else the step has assigned something else
+            self.namespace[self.name] = self.function
+
+
+def _traceable(function: FunctionType) -> FunctionType:
+    """The same function, with a code object that dynamo does not count as torch's own."""
+    code = function.__code__.replace(co_filename=__file__)
+    twin = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    functools.update_wrapper(twin, function)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+def _all_traceable() -> Iterator[_Place]:
+    for name in (*_KINDS, "linear_cross_entropy"):
+        function = getattr(F, name, None)
+        if isinstance(function, FunctionType) and function.__module__ == F.__name__:
+            yield _Place({}, name, function, _traceable(function))
+
+
+_TRACEABLE = {id(place.function): place for place in _all_traceable()}
 
 
 def _places(module: nn.Module) -> list[_Place]:
-    """``torch.nn.functional``, the files of the module's classes, the attributes of its submodules."""
-    namespaces = {id(vars(F)): vars(F)}
-    for submodule in module.modules():
-        namespaces[id(vars(submodule))] = vars(submodule)
-        for cls in type(submodule).__mro__:
-            file = sys.modules.get(cls.__module__)
-            if file is not None and not cls.__module__.startswith("torch."):
-                namespaces[id(vars(file))] = vars(file)
-    return [place for namespace in namespaces.values() for place in _holding(namespace)]
+    """Where the attributes of the module and the globals of any file hold one of torch's functions."""
+    files = [file for name, file in list(sys.modules.items()) if name == F.__name__ or name.split(".")[0] != "torch"]
+    namespaces = [vars(holder) for holder in [*files, *module.modules()] if isinstance(holder, ModuleType | nn.Module)]
+    return [
+        _TRACEABLE[id(value)]._replace(namespace=namespace, name=name)
+        for namespace in namespaces
+        for name, value in list(namespace.items())
+        if id(value) in _TRACEABLE
+    ]
 
 
-class _StandIn(nn.Module):
-    """Takes the place of one submodule during a step, and hands its calls to the tap."""
+class _Named:
+    """The loss that a dotted path names: a module, whose ``forward`` is replaced, or any other callable attribute."""
 
-    def __init__(self, tap: Tap, owner: nn.Module, name: str, own: nn.Module) -> None:
-        super().__init__()
-        self._seen = tap.seen
-        # In a tuple, and so not a submodule: this one is never part of anything but a step.
-        self._own = (own, owner, name)
-
-    @classmethod
-    def at(cls, module: nn.Module, path: str, tap: Tap) -> _StandIn:
-        """The stand-in for the submodule at the dotted ``path``."""
+    def __init__(self, tap: Tap, module: nn.Module, path: str) -> None:
         parent, _, name = path.rpartition(".")
         try:
             owner = module.get_submodule(parent)
+            own: Any = getattr(owner, name)
         except AttributeError:
-            owner = nn.Module()
-        own = owner._modules.get(name)
-        if own is None:
+            own = None
+        if not callable(own):
             raise LookupError(
-                f"{type(module).__name__} has no submodule {path!r}. Name the attribute that holds the loss, or 'auto'."
+                f"{type(module).__name__} has no submodule {path!r}, nor a function of that name. Name the attribute "
+                "that holds the loss, or 'auto'."
             )
-        return cls(tap, owner, name, own)
+        is_module = isinstance(own, nn.Module)
+        self.namespace: dict[str, Any] = vars(own if is_module else owner)
+        self.key = "forward" if is_module else name
+        self.was_there = self.key in self.namespace
+        self.held = own.forward if is_module else own
+        self.spy = _Spy(tap, own, self.held)
 
     def put(self) -> None:
-        _, owner, name = self._own
-        owner._modules[name] = self
+        self.namespace[self.key] = self.spy
 
     def take_back(self) -> None:
-        own, owner, name = self._own
-        owner._modules[name] = own
+        if self.namespace.get(self.key) is not self.spy:
+            return
+        if self.was_there:
+            self.namespace[self.key] = self.held
+        else:
+            del self.namespace[self.key]
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        own = self._own[0]
-        logits, target = [*args, *kwargs.values()][:2]
-        function = _MODULES.get(type(own), type(own).__name__)
-        call = LossCall(function, logits, target, own_options(own), own_smoothing(own), 0)
-        return self._seen(call, lambda: own(*args, **kwargs))
+
+class _Spy:
+    """Called in place of ``function``, the loss itself or the ``forward`` of the module ``loss``."""
+
+    def __init__(self, tap: Tap, loss: Any, function: Callable[..., Tensor]) -> None:
+        partial = function if isinstance(function, functools.partial) else functools.partial(function)
+        self._taps = [tap]
+        self._function = function
+        self._name = str(_MODULES.get(type(loss)) or getattr(loss, "__name__", type(loss).__name__))
+        self._own = own_options(loss), own_smoothing(loss)
+        self._bound = partial.args, partial.keywords
+        self._names = _parameters(partial.func)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        positional = [*self._bound[0], *args]
+        names = [*self._names, *(f"argument {index + 1}" for index in range(len(self._names), len(positional)))]
+        given = {**dict(zip(names, positional, strict=False)), **self._bound[1], **kwargs}
+        if names[0] not in given or names[1] not in given:
+            return self._function(*args, **kwargs)
+        logits, target = given.pop(names[0]), given.pop(names[1])
+        if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+            raise TypeError(
+                f"{self._name} is called with a {type(logits).__name__} and a {type(target).__name__}, needed logits "
+                "and target. Name a loss that is called with these two."
+            )
+        options, smoothing = self._own
+        smoothing = given.pop("label_smoothing", smoothing)
+        call = LossCall(self._name, logits, target, {**options, **_set_options(given)}, smoothing, 0)
+        return _SEAM.ask(self._taps, call, lambda: self._function(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._function, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy of the module that a step makes holds its own loss."""
+        return copy.deepcopy(self._function, memo)
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """The names of the positional parameters, at least two."""
+    try:
+        found = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a builtin
+        found = []
+    names = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [*names, *("input", "target")[len(names) :]]
 
 
 _MODULES: dict[type[nn.Module], str] = {
@@ -361,12 +406,13 @@ _MODULES: dict[type[nn.Module], str] = {
 }
 
 
-def own_options(loss: nn.Module) -> dict[str, Any]:
+def own_options(loss: object) -> dict[str, Any]:
     """``weight``, ``pos_weight``, ``ignore_index``, ``reduction`` of a loss module, where they are not the default."""
-    return _options(**{name: getattr(loss, name, default) for name, default in _DEFAULTS.items()})
+    found = {name: getattr(loss, name, default) for name, default in _DEFAULTS.items()}
+    return _set_options({name: value for name, value in found.items() if not isinstance(value, nn.Parameter)})
 
 
-def own_smoothing(loss: nn.Module) -> float:
+def own_smoothing(loss: object) -> float:
     """How much a loss module smooths by itself."""
     for name in ("label_smoothing", "smoothing"):
         value = getattr(loss, name, 0.0)
@@ -379,13 +425,3 @@ def smoothing_modules(module: nn.Module) -> dict[str, float]:
     """Path and ``label_smoothing`` of every torch loss in ``module`` that smooths by itself."""
     found = {path: own_smoothing(child) for path, child in module.named_modules() if type(child) in _MODULES}
     return {path: smoothing for path, smoothing in found.items() if smoothing}
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether ``torch.compile`` has been applied to the module, a submodule or a step of it."""
-    steps = [getattr(module, name, None) for name in ("training_step", "validation_step", "test_step", "forward")]
-    return (
-        getattr(module, "_compiler_ctx", None) is not None
-        or any(hasattr(step, "_torchdynamo_orig_callable") for step in steps)
-        or any("_orig_mod" in child._modules or child._compiled_call_impl is not None for child in module.modules())
-    )

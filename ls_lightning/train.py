@@ -18,7 +18,6 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +26,8 @@ from ls_lightning.config import explain, register_schema, settle
 from ls_lightning.errors import ConfigError
 
 
-def _task(cfg: DictConfig) -> None:
+def _task(cfg: DictConfig) -> float | None:
+    """Run one job. Returns the NLL on validation, which a sweeper may minimise; None if there is no validation."""
     hydra_cfg = HydraConfig.get()
     overrides = list(hydra_cfg.overrides.task)
     folder = Path(hydra_cfg.runtime.output_dir)
@@ -35,8 +35,6 @@ def _task(cfg: DictConfig) -> None:
     try:
         cfg = settle(cfg, overrides)
         _refuse_variables()
-        if hydra_cfg.mode == RunMode.MULTIRUN:
-            _check_multirun(cfg)
 
         from ls_lightning.job import run_job
 
@@ -50,6 +48,8 @@ def _task(cfg: DictConfig) -> None:
         _say_how_to_resume(folder, str(error), overrides)
         sys.exit(143 if isinstance(error.__cause__, SIGTERMException) else 130)
     _print_result(result, folder)
+    nll: float | None = result["metrics"].get("val", {}).get("nll")
+    return nll
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -67,15 +67,6 @@ def _refuse_variables() -> None:
         raise ConfigError(
             f"{given[0]} is for other people's scripts and would smooth twice here, got {os.environ[given[0]]!r}. "
             "Unset it and use eps=, loss= and schedule=."
-        )
-
-
-def _check_multirun(cfg: DictConfig) -> None:
-    devices = cfg.trainer.get("devices")
-    if devices not in (None, 1, "1"):
-        raise ConfigError(
-            f"a multirun needs one device per job, got trainer.devices={devices}: Lightning's DDP would start the "
-            "whole sweep again on every rank. Use trainer=auto or trainer=cpu, or start the jobs one by one."
         )
 
 
@@ -109,12 +100,12 @@ def _say_how_to_resume(folder: Path, what: str, overrides: list[str]) -> None:
     print(f"{what}. Resume with:\n  {command}", file=sys.stderr)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, exit_code: int = 2) -> NoReturn:
     if os.environ.get("LS_DEBUG") == "1":
         traceback.print_exc()
     rank = os.environ.get("LOCAL_RANK", "0")
     print(f"{'' if rank == '0' else f'rank {rank}: '}error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(exit_code)
 
 
 def main() -> None:
@@ -131,7 +122,11 @@ def main() -> None:
     try:
         hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(_task)()
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(explain(error))
+        _fail(explain(error), exit_code=getattr(error, "exit_code", 2))
+    except OSError as error:
+        if traceback.extract_tb(error.__traceback__)[-1].name != "mkdir":  # as Hydra does for the job's folder
+            raise
+        _fail(f"hydra.run.dir must be a folder that can be written, got {error.filename!r} ({error.strerror}).")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 CLASSES = 5
+CLOSE = {"rtol": 1e-6, "atol": 1e-7}  # eps is held in float32
 
 
 def blobs(n=48, dtype=torch.float64, classes=CLASSES, seed=0):

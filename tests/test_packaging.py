@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 STEM = f"ls_lightning-{PROJECT['version']}"
-SOURCES = ("ls_lightning", "conf", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("ls_lightning", "hydra_plugins", "conf", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -39,7 +39,8 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 def package_files() -> set[str]:
     """What a wheel must hold: every source file and nothing else."""
-    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ls_lightning").rglob("*.py")}
+    packages = ("ls_lightning", "hydra_plugins")
+    code = {path.relative_to(ROOT).as_posix() for name in packages for path in (ROOT / name).rglob("*.py")}
     conf = {path for path in (ROOT / "conf").rglob("*") if path.suffix in {".py", ".yaml"}}
     return code | {"ls_lightning/py.typed"} | {f"ls_lightning/{path.relative_to(ROOT).as_posix()}" for path in conf}
 

@@ -212,7 +212,9 @@ def test_options(tmp_path, way, options):
     def call(net, logits, y):
         if way == "nll":
             return F.nll_loss(logits.log_softmax(1), y, **options) / 8
-        return (nn.CrossEntropyLoss(**options)(logits, y) if way == "module" else F.cross_entropy(logits, y, **options)) / 8
+        if way == "module":
+            return nn.CrossEntropyLoss(**options)(logits, y) / 8
+        return F.cross_entropy(logits, y, **options) / 8
 
     ours = {key: value for key, value in options.items() if key not in ("size_average", "reduce")}
     if options.get("size_average") is False:
@@ -234,8 +236,10 @@ def test_no_reduction(tmp_path, options):
         assert loss.shape == y.shape
         return (loss * torch.arange(8)).mean()
 
-    judge = Judge(lambda net, x, y: (F.cross_entropy(net(x), y, label_smoothing=EPS, reduction="none") * torch.arange(8)).mean())
-    check(tmp_path, Function(call), judge, plain_rows)
+    def smooth(net, x, y):
+        return (F.cross_entropy(net(x), y, label_smoothing=EPS, reduction="none") * torch.arange(8)).mean()
+
+    check(tmp_path, Function(call), Judge(smooth), plain_rows)
 
 
 class Hot(Data):
@@ -400,13 +404,25 @@ def test_heads(tmp_path, target, eps, count):
     assert smoothing.num_smoothed == count
 
 
-def test_two_callbacks_share_the_heads(tmp_path):
+class Another(ls.LabelSmoothing):
+    """Lightning wants stateful callbacks of one Trainer to be of different classes."""
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_callbacks_share_the_heads(tmp_path, order):
     def second(call):
         return call.position == 1
 
+    callbacks = ls.LabelSmoothing(eps=0.1, target=first), Another(eps=0.3, target=second)
     net = Heads()
-    fit(net, tmp_path, ls.LabelSmoothing(eps=0.1, target=first), ls.LabelSmoothing(eps=0.3, target=second))
+    t = fit(net, tmp_path, *(callbacks[index] for index in order))
     torch.testing.assert_close(weights(net), weights_of(SmoothHeads(0.1, 0.3), tmp_path), **CLOSE)
+    assert "train_step_context" not in vars(t.precision_plugin)
+
+
+def test_two_callbacks_may_not_smooth_one_call(tmp_path):
+    with pytest.raises(ValueError, match="2 callbacks answer the same call of cross_entropy"):
+        fit(Net(), tmp_path, ls.LabelSmoothing(), Another())
 
 
 class OwnLoss(nn.Module):
@@ -478,7 +494,7 @@ def test_own_loss_with_more_arguments_is_refused(tmp_path):
 
     net = UsesOwnLoss(lambda loss, logits, y: loss(logits, y, sample_weight=torch.ones(8)))
     net.criterion = Weighted()
-    with pytest.raises(ValueError, match=r"sample_weight=a tensor of shape \(8,\), which the loss SmoothedCrossEntropy"):
+    with pytest.raises(ValueError, match=r"sample_weight=a tensor of shape \(8,\), which the loss Smoothed"):
         fit(net, tmp_path, ls.LabelSmoothing(target="criterion"))
     assert "forward" not in vars(net.criterion)
 
@@ -658,3 +674,66 @@ def test_what_a_step_assigns_stays(tmp_path):
     net = Assigns()
     fit(net, tmp_path, ls.LabelSmoothing(), limit_train_batches=1, max_epochs=1)
     assert net.function is own_function
+
+
+@pytest.mark.parametrize("way", ["function", "module"])
+def test_override_takes_the_place_of_the_author_s_smoothing(tmp_path, way):
+    def call(net, logits, y):
+        options = {"label_smoothing": 0.4 * net.training}
+        return nn.CrossEntropyLoss(**options)(logits, y) if way == "module" else F.cross_entropy(logits, y, **options)
+
+    check(tmp_path, Function(call), torch_smooths(), plain_rows, override=True)
+    with pytest.raises(ValueError, match=r"cross_entropy already smooths \(label_smoothing=0.4\)"):
+        fit(Function(call), tmp_path, ls.LabelSmoothing())
+
+
+def test_smoothing_of_the_author_in_a_loss_for_another_task_is_left_alone(tmp_path):
+    class Both(Net):
+        def __init__(self):
+            super().__init__(nn.CrossEntropyLoss(label_smoothing=0.4))
+
+        def loss(self, batch):
+            z, y = self(batch[0]), F.one_hot(batch[1], 5).double()
+            target = y * (1 - EPS) + EPS / 2 if self.training and self.smooth else y
+            return self.criterion(z, batch[1]) + F.binary_cross_entropy_with_logits(z, target)
+
+        smooth = False
+
+    net, judge = Both(), Both()
+    judge.smooth = True
+    fit(net, tmp_path, ls.LabelSmoothing("bce", eps=EPS))
+    torch.testing.assert_close(weights(net), weights_of(judge, tmp_path), **CLOSE)
+
+
+@pytest.mark.parametrize("callback", [ls.LabelSmoothing, ls.CalibrationMonitor])
+def test_a_predicate_that_selects_nothing(tmp_path, callback):
+    with pytest.raises(LookupError, match=r"target selects none of the 2 losses that Heads\.\w+_step calls"):
+        fit(Heads(), tmp_path, callback(target=lambda call: call.position == 2))
+
+
+@pytest.mark.parametrize("skipped", [1, 12])
+def test_a_step_that_skips_its_batch(tmp_path, skipped):
+    class Skips(Net):
+        def training_step(self, batch, batch_idx):
+            self.steps = getattr(self, "steps", 0) + 1
+            return None if self.steps <= skipped else super().training_step(batch, batch_idx)
+
+    net, judge = Skips(), Skips(nn.CrossEntropyLoss(label_smoothing=EPS))
+    smoothing = ls.LabelSmoothing(eps=EPS)
+    fit(net, tmp_path, smoothing)
+    torch.testing.assert_close(weights(net), weights_of(judge, tmp_path), **CLOSE)
+    assert smoothing.num_smoothed == (skipped == 1)
+
+
+@pytest.mark.parametrize("callback", [ls.LabelSmoothing, ls.CalibrationMonitor])
+def test_a_named_loss_of_something_else_than_logits(tmp_path, callback):
+    class Tuple(Net):
+        def loss(self, batch):
+            return self.criterion((self(batch[0]), 1), batch[1])
+
+    class Takes(nn.Module):
+        def forward(self, outputs, y):
+            return F.cross_entropy(outputs[0], y)
+
+    with pytest.raises(TypeError, match=r"Takes is called with a tuple and a Tensor, needed logits and target"):
+        fit(Tuple(Takes()), tmp_path, callback(target="criterion"))

@@ -193,6 +193,47 @@ def test_refuses_to_overwrite_a_job(monkeypatch, tmp_path, capfd):
     assert (tmp_path / "job" / "result.json").read_bytes() == before
 
 
+def test_a_refused_resume_leaves_the_job_as_it_was(monkeypatch, tmp_path, capfd):
+    assert run_here(monkeypatch, tmp_path, *QUICK, "hydra.run.dir=job") == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "job").rglob("*") if path.is_file()}
+    assert (
+        run_here(monkeypatch, tmp_path, "trainer.max_epochs=1", *QUICK[1:], "hydra.run.dir=job", "ckpt_path=last") == 2
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "job").rglob("*") if path.is_file()} == before
+    capfd.readouterr()
+    elsewhere = ["ckpt_path=job/checkpoints/last.ckpt", "hydra.run.dir=other"]
+    assert run_here(monkeypatch, tmp_path, "eps=0.4", *QUICK, *elsewhere) == 2
+    assert "job was trained with another eps (0.1, got 0.4)" in capfd.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_checkpoint_is_never_ahead_of_metrics_csv(monkeypatch, tmp_path):
+    from lightning.pytorch.strategies import SingleDeviceStrategy
+
+    found = []
+    save = SingleDeviceStrategy.save_checkpoint
+
+    def spy(self, checkpoint, filepath, storage_options=None):
+        steps = [int(row["step"]) for row in rows(tmp_path / "job") if row["train/loss"]]
+        found.append((checkpoint["global_step"], len(steps)))
+        save(self, checkpoint, filepath, storage_options)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "save_checkpoint", spy)
+    assert run_here(monkeypatch, tmp_path, *QUICK, "hydra.run.dir=job") == 0
+    assert found == [(15, 15), (30, 30)]
+
+
+def test_two_jobs_at_once_do_not_share_a_folder(tmp_path):
+    jobs = [start(tmp_path, f"seed={seed}", *QUICK) for seed in (0, 1)]
+    assert [job.wait(timeout=200) for job in jobs] == [0, 0]
+    assert sorted(result(path.parent)["seed"] for path in tmp_path.rglob("result.json")) == [0, 1]
+    jobs = [start(tmp_path, f"seed={seed}", *QUICK, "hydra.run.dir=one") for seed in (0, 1)]
+    errors = [job.communicate(timeout=200)[1] for job in jobs]
+    assert sorted(job.returncode for job in jobs) == [0, 2]
+    assert "belongs to a job that is running" in "".join(errors) or "holds a job already" in "".join(errors)
+    assert [int(row["step"]) for row in rows(tmp_path / "one") if row["train/loss"]] == list(range(30))
+
+
 def test_resume_with_more_epochs(monkeypatch, tmp_path):
     overrides = [*QUICK, "hydra.run.dir=job"]
     assert run_here(monkeypatch, tmp_path, *overrides) == 0

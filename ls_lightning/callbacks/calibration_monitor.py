@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
-from ls_lightning.callbacks.step_context import enter_with_step
+from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.functional.measures import ReliabilityBins, reliability_bins
 from ls_lightning.metrics import CalibrationMetric, default_metrics
 from ls_lightning.tap import LossCall, Select, Tap
@@ -68,11 +68,12 @@ class CalibrationMonitor(L.Callback):
         self.results: dict[str, dict[str, float]] = {}
         self.reliability: dict[str, ReliabilityBins] = {}
         self._taps: dict[str, Tap] = {}
+        self._tap: Tap | None = None
         self._loaders: list[Any] = []
         self._real: list[int | None] = []
         self._collections: list[MetricCollection | None] = []
         self._calls: list[LossCall] = []
-        self._undo: Callable[[], None] = lambda: None
+        self._undo: Callable[[], None] = nothing
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -144,14 +145,18 @@ class CalibrationMonitor(L.Callback):
         self._real = [_real_samples(loader, trainer.world_size) for loader in self._loaders]
         self._collections = [None] * len(self._loaders)
         if self.read is None:
-            tap = self._taps.setdefault(stage, Tap(pl_module, self._see, self.target))
-            self._undo = enter_with_step(trainer, stage, tap.step)
+            if stage not in self._taps:
+                self._taps[stage] = Tap(pl_module, self._see, self.target)
+            self._tap = self._taps[stage]
+            self._undo = enter_with_step(trainer, stage, self._tap.step)
 
     def _see(self, call: LossCall) -> None:
         self._calls.append(call)
 
     def _close(self) -> None:
         self._undo()
+        self._undo = nothing
+        self._tap = None
         self._calls = []
 
     def _update(
@@ -162,6 +167,8 @@ class CalibrationMonitor(L.Callback):
             logits, target = self.read(pl_module, batch, outputs)
             calls = [LossCall("read", logits, target, {}, 0.0, 0)]
         where = f"{type(pl_module).__name__}.{step}"
+        if not calls and self._tap is not None and self._tap.calls:
+            raise LookupError(f"target selects none of the {self._tap.calls} losses that {where} calls.")
         if not calls:
             raise LookupError(
                 f"no loss was called in {where}, so nothing could be measured. Call the loss there too, or say where "
@@ -224,7 +231,7 @@ class CalibrationMonitor(L.Callback):
 
 def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Logits, hard target, and the options of the metrics that fit them."""
-    logits, target = call.logits.detach(), call.target.detach()
+    logits, target = (values.detach() for values in call.batch())
     options: dict[str, Any] = {"input": "probs"} if call.input == "probs" else {}
     if call.kind == "binary" or (call.kind is None and logits.shape == target.shape):
         return (
@@ -242,11 +249,12 @@ def _real_samples(loader: Any, world_size: int) -> int | None:
     if world_size == 1:
         return None
     sampler = getattr(loader, "sampler", None)
-    if type(sampler) is not DistributedSampler or sampler.shuffle:
+    if type(sampler) is not DistributedSampler:
         rank_zero_warn(
             f"CalibrationMonitor cannot tell which samples {type(sampler).__name__} repeats on {world_size} ranks, so "
             "values may count some twice. Use a map-style dataset and leave the sampler to Lightning."
         )
         return None
+    # Shuffled or not, repeats are appended before the positions are dealt out in turn.
     total = len(sampler.dataset)  # type: ignore[arg-type]
     return max(0, math.ceil((total - sampler.rank) / sampler.num_replicas))

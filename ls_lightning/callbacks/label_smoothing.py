@@ -9,14 +9,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointError
 from typing_extensions import override
 
 from ls_lightning.callbacks.agreement import check_ranks
 from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
-from ls_lightning.callbacks.step_context import enter_with_step
+from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.losses import usual_eps
 from ls_lightning.schedules import Constant, Schedule, build_schedule
 from ls_lightning.tap import Select, Tap, smoothing_modules
@@ -84,7 +82,8 @@ class LabelSmoothing(L.Callback):
         self._horizon: int | None = None
         self._calls = SmoothedCalls(loss, self.eps, override)
         self._first = True
-        self._undo: Callable[[], None] = lambda: None
+        self._tap: Tap | None = None
+        self._undo: Callable[[], None] = nothing
         if self.schedule is not None and not hasattr(self._calls.loss, "set_eps"):
             raise ValueError(
                 f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
@@ -99,14 +98,15 @@ class LabelSmoothing(L.Callback):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.override and self.target == "auto":
+        if not self.override and self.target == "auto" and self._calls.kind != "binary":
             for path, smoothing in smoothing_modules(pl_module).items():
                 raise ValueError(already_smooths(f"{type(pl_module).__name__}.{path}", smoothing))
         check_ranks(trainer, self._settings())
         self._calls = SmoothedCalls(self.loss, self.eps, self.override)
         self._calls.loss.to(pl_module.device)
-        tap = Tap(pl_module, self._calls, self.target)
-        self._undo = enter_with_step(trainer, "train", tap.step)
+        self._close()
+        self._tap = Tap(pl_module, self._calls, self.target)
+        self._undo = enter_with_step(trainer, "train", self._tap.step)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -138,23 +138,19 @@ class LabelSmoothing(L.Callback):
     ) -> None:
         # Not global_step itself: manual optimisation moves it once for every optimizer.
         self._steps += trainer.global_step != self._before
-        if self._first:
+        skipped = pl_module.automatic_optimization and not outputs  # training_step returned None
+        if self._first and not skipped:
             self._first = False
             self._check_first_step(pl_module)
         self._calls.target = None
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._undo()
-        if isinstance(exception, CheckpointError):
-            rank_zero_warn(
-                "A loss inside of activation checkpointing is computed a second time in the backward pass, where "
-                "LabelSmoothing does not see it. Call the loss outside of the checkpointed part."
-            )
+        self._close()
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._undo()
+        self._close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -177,12 +173,22 @@ class LabelSmoothing(L.Callback):
         name = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", type(self.loss).__name__)
         return {"loss": name, "eps": self.eps, "schedule": curve}
 
+    def _close(self) -> None:
+        self._undo()
+        self._undo = nothing
+        self._tap = None
+
     def _check_first_step(self, pl_module: L.LightningModule) -> None:
         calls, step = self._calls, f"{type(pl_module).__name__}.training_step"
         if not calls.answered and calls.skipped is not None:
             raise LookupError(
                 f"{step} calls {calls.skipped}, got a loss for another task, so nothing was smoothed. "
                 f"Use loss={'ce' if calls.kind == 'binary' else 'bce'!r}."
+            )
+        if not calls.answered and self._tap is not None and self._tap.calls:
+            raise LookupError(
+                f"target selects none of the {self._tap.calls} losses that {step} calls, so nothing was smoothed. "
+                "Without target all of them are."
             )
         if not calls.answered:
             raise LookupError(
@@ -237,13 +243,18 @@ def _eps_of(loss: object) -> float:
 
 
 def _estimated_steps(trainer: L.Trainer) -> int:
-    try:
-        steps = trainer.estimated_stepping_batches
-    except MisconfigurationException:
-        steps = math.inf
+    steps: float = math.inf if _accumulation_changes(trainer) else trainer.estimated_stepping_batches
     if not 0 < steps < math.inf:
         raise ValueError(
             "the schedule needs the number of training steps, which this Trainer cannot know (endless data, max_time "
             "or a changing accumulation). Say it: LabelSmoothing(total_steps=10_000)."
         )
     return int(steps)
+
+
+def _accumulation_changes(trainer: L.Trainer) -> bool:
+    """Lightning's estimate would go on with the accumulation of the first epoch."""
+    # By name: lightning and pytorch_lightning each have their own.
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if type(callback).__name__ == "GradientAccumulationScheduler"]
+    return any(len(set(callback.scheduling.values())) > 1 for callback in found)

@@ -50,9 +50,10 @@ class SmoothedCalls:
         if not torch.compiler.is_compiling():
             self.count += 1
             self.target = call.target
-        logits = torch.logit(call.logits, eps=2**-24) if call.input == "probs" else call.logits
-        answer: Tensor = self.loss(logits, call.target, **self._options(call))
-        return answer
+        logits, target = call.batch()
+        logits = _logit(logits) if call.input == "probs" else logits
+        answer: Tensor = self.loss(logits, target, **self._options(call))
+        return answer.squeeze(0) if logits.ndim > call.logits.ndim else answer
 
     def _options(self, call: LossCall) -> dict[str, Any]:
         """The options of the call, if the loss can take them and has none of its own."""
@@ -62,21 +63,29 @@ class SmoothedCalls:
                 _check_signature(self.loss.function, options)
             return options
         if type(self.loss) not in LOSSES.values():
-            if options:
-                name, value = next(iter(options.items()))
-                raise ValueError(
-                    f"the module calls its loss with {name}={_shown(value)}, which the loss {type(self.loss).__name__} "
-                    "cannot take. Pass a function of (logits, target, eps, ...) instead."
-                )
+            for name, value in options.items():
+                raise self._cannot_take(name, value)
             return options
+        if call.kind == "multiclass" and call.input == "logits" and getattr(self.loss, "input", "") == "log_probs":
+            raise ValueError(
+                f"the module calls {call.function} with logits, got a loss with input='log_probs'. Use input='logits'."
+            )
         for name, value in options.items():
             own = getattr(self.loss, name, None)
+            if name not in _UNSET:
+                raise self._cannot_take(name, value)
             if own is not value and own != _UNSET[name] and (isinstance(value, Tensor) or own != value):
                 raise ValueError(
                     f"{name} is given twice: {_shown(value)} by the module's own loss and {_shown(own)} by the loss "
                     f"{type(self.loss).__name__}. Leave it away in one of them."
                 )
         return {**options, "input": "log_probs"} if call.input == "log_probs" else options
+
+    def _cannot_take(self, name: str, value: object) -> ValueError:
+        return ValueError(
+            f"the module calls its loss with {name}={_shown(value)}, which the loss {type(self.loss).__name__} cannot "
+            "take. Pass a function of (logits, target, eps, ...) instead."
+        )
 
 
 _UNSET: dict[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
@@ -101,6 +110,12 @@ def _as_module(loss: Loss, eps: float) -> nn.Module:
     if isinstance(loss, str):
         return build_loss(loss, eps=eps)
     return loss if isinstance(loss, nn.Module) else FunctionLoss(loss, eps=eps)
+
+
+def _logit(probs: Tensor) -> Tensor:
+    """The logit of what a sigmoid in this dtype may have rounded to 0 or 1."""
+    range_ = torch.finfo(probs.dtype)
+    return torch.logit(probs.clamp(range_.tiny, 1 - range_.eps / 2))
 
 
 def _check_signature(function: Callable[..., Tensor], options: dict[str, Any]) -> None:

@@ -3,40 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal
 
 import lightning as L
 
 Step = Literal["train", "val", "test"]
+Context = Callable[[], AbstractContextManager[None]]
 
 
-def enter_with_step(
-    trainer: L.Trainer, step: Step, context: Callable[[], AbstractContextManager[None]]
-) -> Callable[[], None]:
+def enter_with_step(trainer: L.Trainer, step: Step, context: Context) -> Callable[[], None]:
     """Enter ``context()`` around every training, validation or test step of ``trainer``.
 
-    Lightning enters its precision plugin's context there, in all strategies. The plugin's method is wrapped on the
+    Lightning enters its precision plugin's context there, in all strategies. The plugin's method is replaced on the
     instance; the LightningModule is not touched.
 
     Returns:
-        What undoes it.
+        What undoes it, in any order with others.
     """
     plugin = trainer.precision_plugin
     name = f"{step}_step_context"
-    inner = getattr(plugin, name)
-    own = vars(plugin).get(name)
+    entry = vars(plugin).get(name)
+    if not isinstance(entry, _Entry):
+        entry = _Entry(plugin, name)
+        setattr(plugin, name, entry)
+    entry.contexts.append(context)
+    return partial(entry.remove, context)
+
+
+def nothing() -> None:
+    """What undoes nothing; a lambda could not be sent to the processes of ``strategy="ddp_spawn"``."""
+
+
+class _Entry:
+    """In place of the plugin's method: enters its context, and then ours."""
+
+    def __init__(self, plugin: Any, name: str) -> None:
+        self._plugin = plugin
+        self._name = name
+        self._own = vars(plugin).get(name)
+        self._inner: Context = getattr(plugin, name)
+        self.contexts: list[Context] = []
 
     @contextmanager
-    def both() -> Iterator[None]:
-        with inner(), context():
+    def __call__(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for context in [self._inner, *self.contexts]:
+                stack.enter_context(context())
             yield
 
-    def undo() -> None:
-        if vars(plugin).get(name) is both:
-            delattr(plugin, name)
-            if own is not None:
-                setattr(plugin, name, own)
-
-    setattr(plugin, name, both)
-    return undo
+    def remove(self, context: Context) -> None:
+        self.contexts = [other for other in self.contexts if other is not context]
+        if self.contexts or vars(self._plugin).get(self._name) is not self:
+            return
+        delattr(self._plugin, self._name)
+        if self._own is not None:
+            setattr(self._plugin, self._name, self._own)

@@ -9,6 +9,8 @@ import lightning as L
 from torch import Tensor
 from typing_extensions import override
 
+from ls_lightning.loggers import CSVHistory
+
 
 class TrainLoss(L.Callback):
     """Log ``train/loss``, the loss that the optimizer saw, at the pace of ``log_every_n_steps``.
@@ -43,3 +45,9 @@ class TrainLoss(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
         self._sum = None
+
+    @override
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVHistory):
+                logger.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
@@ -34,50 +34,84 @@ def checkpoint_of(folder: Path, ckpt_path: str | None) -> Path | None:
     return path
 
 
-def check_folder(folder: Path, config: dict[str, Any], resume: bool) -> None:
+def check_folder(folder: Path, config: dict[str, Any], ckpt_path: Path | None) -> None:
     """Refuse to overwrite a job, or to resume it as another.
 
     Raises:
-        ConfigError: the folder holds a job and ``resume`` is false; or that job was trained with another
-            value of one of ``TRAINED``.
+        ConfigError: the folder holds a job and ``ckpt_path`` is None; or the job of the checkpoint was trained with
+            another value of one of ``TRAINED``.
     """
-    stored = folder / CONFIG
-    if not stored.exists():
+    if ckpt_path is None:
+        if (folder / CONFIG).exists() and (read_result(folder) or (folder / "checkpoints").exists()):
+            raise ConfigError(
+                f"{folder} holds a job already. Resume it with ckpt_path=last, or choose another hydra.run.dir."
+            )
         return
-    if not resume and (read_result(folder) or (folder / "checkpoints").exists()):
-        raise ConfigError(
-            f"{folder} holds a job already. Resume it with ckpt_path=last, or choose another hydra.run.dir."
-        )
-    before = OmegaConf.to_container(OmegaConf.load(stored))
-    if resume and isinstance(before, dict):
+    for stored in {folder / CONFIG, ckpt_path.absolute().parent.parent / CONFIG}:
+        before = OmegaConf.to_container(OmegaConf.load(stored)) if stored.exists() else config
+        if not isinstance(before, dict):
+            continue
         for key in TRAINED:
             if before.get(key) != config.get(key):
                 raise ConfigError(
-                    f"{folder} was trained with another {key} ({before.get(key)}, got {config.get(key)}). Resume with "
-                    "the same overrides, or choose another hydra.run.dir."
+                    f"{stored.parent} was trained with another {key} ({before.get(key)}, got {config.get(key)}). "
+                    "Resume with the same overrides, or start anew without ckpt_path."
                 )
 
 
-def claim_folder(folder: Path, config: dict[str, Any]) -> set[Path]:
-    """From here on the folder holds this job, unfinished until ``result.json`` is in it.
+class Claim:
+    """A job's hold on its folder: from here on the folder is unfinished until ``result.json`` is in it.
 
-    Returns:
-        What was in it before.
+    Args:
+        folder: made if it is not there.
+        config: written to ``config.yaml``, which stays locked while the job runs.
+
+    Raises:
+        ConfigError: another job is running in this folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    before = set(folder.iterdir())
-    (folder / RESULT).unlink(missing_ok=True)
-    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
-    return before
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._before = set(folder.iterdir())
+        kept = [path for path in (folder / CONFIG, folder / RESULT) if path in self._before]
+        self._kept = {path: path.read_text() for path in kept}
+        self._file = (folder / CONFIG).open("a")
+        if not _lock(self._file):
+            self._file.close()
+            raise ConfigError(f"{folder} belongs to a job that is running. Choose another hydra.run.dir.")
+        self._file.truncate(0)
+        self._file.write(OmegaConf.to_yaml(OmegaConf.create(config)))
+        self._file.flush()
+        (folder / RESULT).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """The job is over, finished or not."""
+        self._file.close()
+
+    def take_back(self) -> None:
+        """Nothing was trained: leave the folder as it was found."""
+        self.close()
+        for path in set(self._folder.iterdir()) - self._before:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for path, text in self._kept.items():
+            write_text(path, text)
 
 
-def release_folder(folder: Path, before: set[Path]) -> None:
-    """Take back a claim under which nothing was trained: remove all that was not there ``before``."""
-    for path in set(folder.iterdir()) - before:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _lock(file: TextIO) -> bool:
+    """Whether nobody else holds the file; always true where there is no ``flock``."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def job_digest(config: dict[str, Any]) -> str:
