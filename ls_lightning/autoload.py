@@ -49,7 +49,7 @@ def callbacks_from_environment(environ: Mapping[str, str] = os.environ) -> list[
     if environ.get("LOCAL_RANK", "0") == "0":
         said = " ".join(f"{name}={value}" for name, value in given.items())
         print(f"ls_lightning: {said} adds LabelSmoothing and CalibrationMonitor to this Trainer.", file=sys.stderr)
-    return [smoothing, CalibrationMonitor()]
+    return [smoothing, CalibrationMonitor(strict=False)]
 
 
 def _schedule(text: str) -> str | Schedule:

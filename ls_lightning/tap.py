@@ -319,34 +319,46 @@ class _Named:
     """The loss that a dotted path names: a module, whose ``forward`` is replaced, or any other callable attribute."""
 
     def __init__(self, tap: Tap, module: nn.Module, path: str) -> None:
-        parent, _, name = path.rpartition(".")
+        self._tap = tap
+        self._module = module
+        self._path = path
+        self._own: Any = None
+        self._aim()
+
+    def put(self) -> None:
+        self._aim()
+        self._namespace[self._key] = self._spy
+
+    def take_back(self) -> None:
+        if self._namespace.get(self._key) is not self._spy:  # the step has assigned something else
+            return
+        if self._was_there:
+            self._namespace[self._key] = self._held
+        else:
+            del self._namespace[self._key]
+
+    def _aim(self) -> None:
+        """At what the path leads to now."""
+        parent, _, name = self._path.rpartition(".")
         try:
-            owner = module.get_submodule(parent)
+            owner = self._module.get_submodule(parent)
             own: Any = getattr(owner, name)
         except AttributeError:
             own = None
         if not callable(own):
             raise LookupError(
-                f"{type(module).__name__} has no submodule {path!r}, nor a function of that name. Name the attribute "
-                "that holds the loss, or 'auto'."
+                f"{type(self._module).__name__} has no submodule {self._path!r}, nor a function of that name. Name the "
+                "attribute that holds the loss, or 'auto'."
             )
-        is_module = isinstance(own, nn.Module)
-        self.namespace: dict[str, Any] = vars(own if is_module else owner)
-        self.key = "forward" if is_module else name
-        self.was_there = self.key in self.namespace
-        self.held = own.forward if is_module else own
-        self.spy = _Spy(tap, own, self.held)
-
-    def put(self) -> None:
-        self.namespace[self.key] = self.spy
-
-    def take_back(self) -> None:
-        if self.namespace.get(self.key) is not self.spy:
+        if own is self._own or own == self._own:  # a bound method is another object each time
             return
-        if self.was_there:
-            self.namespace[self.key] = self.held
-        else:
-            del self.namespace[self.key]
+        is_module = isinstance(own, nn.Module)
+        self._own = own
+        self._namespace: dict[str, Any] = vars(own if is_module else owner)
+        self._key = "forward" if is_module else name
+        self._was_there = self._key in self._namespace
+        self._held = own.forward if is_module else own
+        self._spy = _Spy(self._tap, own, self._held)
 
 
 class _Spy:

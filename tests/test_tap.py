@@ -335,3 +335,17 @@ def test_own_options_and_smoothing():
     assert own_smoothing(Own(0.2)) == 0.2
     net = nn.ModuleDict({"a": nn.CrossEntropyLoss(label_smoothing=0.1), "b": nn.CrossEntropyLoss(), "c": Own(0.2)})
     assert smoothing_modules(net) == {"a": 0.1}
+
+
+def test_a_named_loss_that_is_replaced_between_steps():
+    net, seen = Net(), []
+    tap = Tap(net, seen.append, "criterion")
+    for criterion in (net.criterion, Own(), Own()):
+        net.criterion = criterion
+        with tap.step():
+            net.criterion(X, Y)
+        assert "forward" not in vars(criterion)
+    assert [call.function for call in seen] == ["cross_entropy", "Own", "Own"]
+    del net.criterion
+    with pytest.raises(LookupError, match="no submodule 'criterion'"), tap.step():
+        pass

@@ -336,3 +336,12 @@ def test_the_callbacks_can_be_pickled(tmp_path, make):
     fit(callback)(Net())
     del callback.log, callback.log_dict  # Lightning's, bound to the module
     pickle.dumps(callback)
+
+
+def test_another_module_after_an_exception(tmp_path):
+    smoothing, monitor = ls.LabelSmoothing(target="held.loss"), ls.CalibrationMonitor(target="held.loss")
+    t = trainer(tmp_path, smoothing, monitor)
+    with pytest.raises(RuntimeError):
+        t.fit(Breaks("validation_step", RuntimeError), datamodule=Data())
+    t.fit(Everywhere(), datamodule=Data())
+    assert monitor.results["val"]["n"] == 48

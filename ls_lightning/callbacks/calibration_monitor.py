@@ -19,6 +19,8 @@ from ls_lightning.functional.measures import ReliabilityBins, reliability_bins
 from ls_lightning.metrics import CalibrationMetric, default_metrics
 from ls_lightning.tap import LossCall, Select, Tap
 
+_STAGES: dict[str, Literal["val", "test"]] = {"validation_step": "val", "test_step": "test"}
+
 Read = Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
 
 
@@ -39,6 +41,9 @@ class CalibrationMonitor(L.Callback):
             module of any class; or a predicate on the :class:`~ls_lightning.tap.LossCall`.
         read: called with ``(module, batch, outputs)`` after each step, returns ``(logits, target)``; for a module that
             calls no loss in validation.
+        strict: False warns and measures nothing where True raises a LookupError.
+
+    A key that the module logs itself, e.g. ``val/acc``, is left to the module; ours is in ``results`` all the same.
 
     Attributes:
         results: per stage (``"val"``, ``"test"``; with several loaders ``"val/dataloader_idx_0"``, ...) the last
@@ -58,12 +63,15 @@ class CalibrationMonitor(L.Callback):
         metrics: Callable[..., MetricCollection] | None = None,
         target: str | Select = "auto",
         read: Read | None = None,
+        strict: bool = True,
     ) -> None:
         super().__init__()
         self.num_bins = num_bins
         self.metrics = metrics
         self.target = target
         self.read = read
+        self.strict = strict
+        self._given_up = False
         self._build(task="multiclass", num_classes=None)
         self.results: dict[str, dict[str, float]] = {}
         self.reliability: dict[str, ReliabilityBins] = {}
@@ -126,6 +134,7 @@ class CalibrationMonitor(L.Callback):
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._close()
+        self._taps.clear()
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -162,10 +171,31 @@ class CalibrationMonitor(L.Callback):
     def _update(
         self, pl_module: L.LightningModule, step: str, batch: Any, outputs: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
+        if self._given_up:
+            return
+        try:
+            call = self._only_call(pl_module, step, batch, outputs)
+        except LookupError as error:
+            if self.strict:
+                raise
+            self._given_up = True
+            rank_zero_warn(f"CalibrationMonitor measures nothing: {error}")
+            return
+        found = self._collections[dataloader_idx]
+        logits, target, options = _read_call(call)
+        if found is None:
+            found = self._build(num_classes=None, **options).to(logits.device)
+            self._collections[dataloader_idx] = found
+        keep = self._rows_to_keep(batch_idx, dataloader_idx, len(logits))
+        found.update(logits[:keep], target[:keep])
+
+    def _only_call(self, pl_module: L.LightningModule, step: str, batch: Any, outputs: Any) -> LossCall:
+        """The call of a loss that is measured."""
         calls, self._calls = self._calls, []
         if self.read is not None:
-            logits, target = self.read(pl_module, batch, outputs)
-            calls = [LossCall("read", logits, target, {}, 0.0, 0)]
+            with getattr(pl_module.trainer.precision_plugin, f"{_STAGES[step]}_step_context")():
+                logits, target = self.read(pl_module, batch, outputs)
+            return LossCall("read", logits, target, {}, 0.0, 0)
         where = f"{type(pl_module).__name__}.{step}"
         if not calls and self._tap is not None and self._tap.calls:
             raise LookupError(f"target selects none of the {self._tap.calls} losses that {where} calls.")
@@ -180,13 +210,7 @@ class CalibrationMonitor(L.Callback):
                 f"{where} calls {len(calls)} losses ({names}); say which one is measured: "
                 "CalibrationMonitor(target=lambda call: call.position == 0)."
             )
-        found = self._collections[dataloader_idx]
-        logits, target, options = _read_call(calls[0])
-        if found is None:
-            found = self._build(num_classes=None, **options).to(logits.device)
-            self._collections[dataloader_idx] = found
-        keep = self._rows_to_keep(batch_idx, dataloader_idx, len(logits))
-        found.update(logits[:keep], target[:keep])
+        return calls[0]
 
     def _rows_to_keep(self, batch_idx: int, dataloader_idx: int, rows: int) -> int:
         """How many rows of this batch are not repeats of the sampler; rows may be several a sample."""
@@ -201,8 +225,9 @@ class CalibrationMonitor(L.Callback):
 
     def _compute(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         collections, self._collections = self._collections, []
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or self._given_up:
             return
+        theirs = _logged_by_module(trainer)
         for index, found in enumerate(collections):
             # A rank without a batch takes part in the sum all the same.
             collection = found or self._build(task="multiclass", num_classes=None).to(pl_module.device)
@@ -217,6 +242,8 @@ class CalibrationMonitor(L.Callback):
                 rank_zero_warn(f"CalibrationMonitor logs nan for {stage}{suffix}: {error}")
                 values = dict.fromkeys(metrics, math.nan)
             for name, value in values.items():
+                if f"{stage}/{name}" in theirs:
+                    continue
                 # Equal on all ranks: the maximum keeps the bits, a mean would not.
                 pl_module.log(
                     f"{stage}/{name}{suffix}",
@@ -227,6 +254,12 @@ class CalibrationMonitor(L.Callback):
                     add_dataloader_idx=False,
                 )
             self.results[stage + suffix] = {**values, "n": int(sums[-1, 0, 0])}
+
+
+def _logged_by_module(trainer: L.Trainer) -> set[str]:
+    """The keys that the module has logged in its steps of this epoch."""
+    results: Any = trainer._results
+    return set() if results is None else {str(metric.meta.name) for metric in results.values()}
 
 
 def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:

@@ -183,7 +183,7 @@ class LabelSmoothing(L.Callback):
         if not calls.answered and calls.skipped is not None:
             raise LookupError(
                 f"{step} calls {calls.skipped}, got a loss for another task, so nothing was smoothed. "
-                f"Use loss={'ce' if calls.kind == 'binary' else 'bce'!r}."
+                f"Use loss={'ce' if calls.kind == 'binary' else 'bce'!r}, or name its own loss: target='criterion'."
             )
         if not calls.answered and self._tap is not None and self._tap.calls:
             raise LookupError(

@@ -44,6 +44,8 @@ class SmoothedCalls:
         if self.kind is not None and call.kind is not None and call.kind != self.kind:
             self.skipped = call.function
             return None
+        if not (call.logits.requires_grad and torch.is_grad_enabled()):  # computed to be logged
+            return None
         if call.label_smoothing and not self.override:
             raise ValueError(already_smooths(call.function, call.label_smoothing))
         self.answered = True
