@@ -30,7 +30,7 @@ class Net(L.LightningModule):
 
 def fit(module, *callbacks, **kwargs):
     loader = DataLoader(TensorDataset(torch.randn(12, 4), torch.arange(12) % 3), 4)
-    trainer = quiet_trainer(None, *callbacks, max_epochs=1, **kwargs)
+    trainer = quiet_trainer(None, *callbacks, **{"max_epochs": 1, **kwargs})
     trainer.fit(module, loader, loader)
     return trainer
 
@@ -46,6 +46,13 @@ def test_what_the_module_logs_under_our_key_is_kept():
     assert found["val/acc"] == -1
     assert 0 <= monitor.results["val"]["acc"] <= 1
     assert "val/ece" in found
+
+
+def test_our_keys_are_those_of_the_last_epoch():
+    monitor = ls.CalibrationMonitor()
+    found = fit(Net(), monitor, max_epochs=3).callback_metrics
+    assert found["val/nll"].item() == pytest.approx(monitor.results["val"]["nll"])
+    assert found["val/nll"].item() == pytest.approx(found["val_loss"].item())
 
 
 def test_a_cross_entropy_that_is_only_logged_is_kept():

@@ -259,7 +259,8 @@ class CalibrationMonitor(L.Callback):
 def _logged_by_module(trainer: L.Trainer) -> set[str]:
     """The keys that the module has logged in its steps of this epoch."""
     results: Any = trainer._results
-    return set() if results is None else {str(metric.meta.name) for metric in results.values()}
+    found = [] if results is None else [metric.meta for metric in results.values()]
+    return {str(meta.name) for meta in found if not meta.fx.endswith("_epoch_end")}  # those are ours, of epochs before
 
 
 def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
