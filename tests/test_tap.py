@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ls_lightning import tap as tap_file
-from ls_lightning.tap import Tap, own_options, own_smoothing, smoothing_modules
+from ls_lightning.tap import Tap, smoothing_modules
+from ls_lightning.tap.call import KINDS, own_options, own_smoothing
+from ls_lightning.tap.seam import GATES
 
 X = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 2, 1, 0])
@@ -144,8 +145,8 @@ def test_a_handler_may_call_losses_itself():
 @pytest.mark.parametrize("where", ["step", "handler"])
 @pytest.mark.parametrize("target", ["auto", "criterion"])
 def test_an_exception_leaves_nothing_behind(error, where, target):
-    natives = [(gate.namespace, gate.name, getattr(gate.namespace, gate.name)) for gate in tap_file._GATES]
-    functions = {name: getattr(F, name) for name in tap_file._KINDS}
+    natives = [(gate.namespace, gate.name, getattr(gate.namespace, gate.name)) for gate in GATES]
+    functions = {name: getattr(F, name) for name in KINDS}
 
     def handle(call):
         if where == "handler":

@@ -254,3 +254,19 @@ def test_inductor(tmp_path, loss):
     trainer(tmp_path, *theirs, max_epochs=3).fit(eager, datamodule=Data())
     torch.testing.assert_close(weights(net), weights(eager))
     assert ours[1].results["val"] == pytest.approx(theirs[1].results["val"])
+
+
+def test_compiled_in_mixed_precision(tmp_path):
+    class Half(ByF):
+        def __init__(self):
+            super().__init__(dtype=torch.float32)
+
+    data, net, eager = Data(dtype=torch.float32), Half(), Half()
+    options = {"precision": "bf16-mixed", "max_epochs": 3}
+    torch._dynamo.reset()
+    for module, wrapped in ((net, torch.compile(net, backend="aot_eager")), (eager, eager)):
+        smoothing, monitor = ls.LabelSmoothing(schedule=Linear(0.3, 0.0)), ls.CalibrationMonitor()
+        trainer(tmp_path, smoothing, monitor, **options).fit(wrapped, datamodule=data)
+        assert monitor.results["val"]["n"] == 48
+        assert module.layer.weight.dtype == torch.float32
+    torch.testing.assert_close(weights(net), weights(eager), rtol=1e-2, atol=1e-2)

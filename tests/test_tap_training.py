@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 
 import ls_lightning as ls
-from ls_lightning import tap
 from ls_lightning.functional import smoothed_cross_entropy
+from ls_lightning.tap.seam import GATES
 
 
 def weights(net):
@@ -77,7 +77,7 @@ def state(net):
     attributes = {
         (path, name): value(found) for path, module in net.named_modules() for name, found in vars(module).items()
     }
-    files = [F, losses_elsewhere, sys.modules[__name__], *{gate.namespace for gate in tap._GATES}]
+    files = [F, losses_elsewhere, sys.modules[__name__], *{gate.namespace for gate in GATES}]
     return attributes, list(net.state_dict()), [globals_of(file) for file in files]
 
 

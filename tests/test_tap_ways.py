@@ -580,7 +580,7 @@ def test_a_loss_inside_activation_checkpointing_is_refused(tmp_path, reentrant):
 
     net = Checkpointed()
     before = weights(net).clone()
-    with pytest.raises(RuntimeError, match=r"Checkpointed.*activation checkpointing"):
+    with pytest.raises(RuntimeError, match="cross_entropy is called inside of activation checkpointing"):
         fit(net, tmp_path, ls.LabelSmoothing())
     assert torch.equal(weights(net), before)
     monitor = ls.CalibrationMonitor()
@@ -709,6 +709,17 @@ def test_smoothing_of_the_author_in_a_loss_for_another_task_is_left_alone(tmp_pa
 def test_a_predicate_that_selects_nothing(tmp_path, callback):
     with pytest.raises(LookupError, match=r"target selects none of the 2 losses that Heads\.\w+_step calls"):
         fit(Heads(), tmp_path, callback(target=lambda call: call.position == 2))
+
+
+def test_losses_without_a_gradient(tmp_path):
+    class Detached(Net):
+        def loss(self, batch):
+            logits = self(batch[0])
+            plain = F.cross_entropy(logits.detach(), batch[1])
+            return plain + (logits.sum() - logits.sum().detach())
+
+    with pytest.raises(LookupError, match=r"no gradient comes from any of the 1 losses that Detached\.training_step"):
+        fit(Detached(), tmp_path, ls.LabelSmoothing())
 
 
 @pytest.mark.parametrize("skipped", [1, 12])

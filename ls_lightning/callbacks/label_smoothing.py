@@ -186,10 +186,8 @@ class LabelSmoothing(L.Callback):
                 f"Use loss={'ce' if calls.kind == 'binary' else 'bce'!r}, or name its own loss: target='criterion'."
             )
         if not calls.answered and self._tap is not None and self._tap.calls:
-            raise LookupError(
-                f"target selects none of the {self._tap.calls} losses that {step} calls, so nothing was smoothed. "
-                "Without target all of them are."
-            )
+            why = "target selects none" if callable(self.target) else "no gradient comes from any"
+            raise LookupError(f"{why} of the {self._tap.calls} losses that {step} calls, so nothing was smoothed.")
         if not calls.answered:
             raise LookupError(
                 f"no cross-entropy was seen in {step}, so nothing was smoothed. Name the loss: "

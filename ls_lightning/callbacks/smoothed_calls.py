@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
-from ls_lightning.tap import Kind, LossCall
+from ls_lightning.tap import Kind, LossCall, is_checkpointed
 
 Loss = str | nn.Module | Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -44,6 +44,11 @@ class SmoothedCalls:
         if self.kind is not None and call.kind is not None and call.kind != self.kind:
             self.skipped = call.function
             return None
+        if not torch.compiler.is_compiling() and is_checkpointed():
+            raise RuntimeError(
+                f"{call.function} is called inside of activation checkpointing, which computes it a second time in the "
+                "backward pass, where it is not seen. Call the loss outside of the checkpointed part."
+            )
         if not (call.logits.requires_grad and torch.is_grad_enabled()):  # computed to be logged
             return None
         if call.label_smoothing and not self.override:
