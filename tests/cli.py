@@ -17,6 +17,7 @@ def run_here(monkeypatch, folder, *overrides):
     """In process. Returns the exit code."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["ls_lightning.train", *overrides])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as main does, but taken back after the test
     GlobalHydra.instance().clear()
     try:
         main()
