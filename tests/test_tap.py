@@ -16,6 +16,8 @@ Y = torch.tensor([0, 2, 1, 0])
 HOT = F.one_hot(Y, 3).double()
 W = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
 ANSWER = torch.tensor(7.0)
+NATIVES = [(gate.namespace, gate.name, getattr(gate.namespace, gate.name)) for gate in GATES]
+FUNCTIONS = {name: getattr(F, name) for name in KINDS}
 
 
 class Net(nn.Module):
@@ -145,9 +147,6 @@ def test_a_handler_may_call_losses_itself():
 @pytest.mark.parametrize("where", ["step", "handler"])
 @pytest.mark.parametrize("target", ["auto", "criterion"])
 def test_an_exception_leaves_nothing_behind(error, where, target):
-    natives = [(gate.namespace, gate.name, getattr(gate.namespace, gate.name)) for gate in GATES]
-    functions = {name: getattr(F, name) for name in KINDS}
-
     def handle(call):
         if where == "handler":
             raise error
@@ -163,8 +162,8 @@ def test_an_exception_leaves_nothing_behind(error, where, target):
 
     with pytest.raises(error):
         step()
-    assert all(getattr(namespace, name) is own for namespace, name, own in natives)
-    assert {name: getattr(F, name) for name in functions} == functions
+    assert all(getattr(namespace, name) is own for namespace, name, own in NATIVES)
+    assert {name: getattr(F, name) for name in FUNCTIONS} == FUNCTIONS
     assert "forward" not in vars(net.criterion)
     with tap.step(), pytest.raises(error) if where == "handler" else nullcontext():
         assert net.criterion(X, Y) is ANSWER

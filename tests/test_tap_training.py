@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 
 import lightning as L
 import losses_elsewhere
@@ -16,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 import ls_lightning as ls
 from ls_lightning.functional import smoothed_cross_entropy
+from ls_lightning.tap.call import KINDS
 from ls_lightning.tap.seam import GATES
 
 
@@ -68,26 +68,27 @@ def value(found):
     return id(found)
 
 
-def globals_of(file):
-    return {name: id(found) for name, found in vars(file).items() if not name.startswith("__")}
+WATCHED = [
+    *((F, name) for name in KINDS),
+    *((gate.namespace, gate.name) for gate in GATES),
+    *((losses_elsewhere, name) for name in ("cross_entropy", "renamed_cross_entropy")),
+]
+UNTOUCHED = [getattr(file, name) for file, name in WATCHED]
 
 
-def state(net):
-    """Every attribute of every submodule, the keys of the state dict, and who holds torch's functions."""
-    attributes = {
-        (path, name): value(found) for path, module in net.named_modules() for name, found in vars(module).items()
-    }
-    files = [F, losses_elsewhere, sys.modules[__name__], *{gate.namespace for gate in GATES}]
-    return attributes, list(net.state_dict()), [globals_of(file) for file in files]
+def attributes_of(net):
+    return {(path, name): value(found) for path, module in net.named_modules() for name, found in vars(module).items()}
 
 
 def changes(net, run):
-    attributes, keys, files = state(net)
+    """Which attributes of any submodule the run has changed."""
+    before, keys = attributes_of(net), list(net.state_dict())
     run(net)
-    after = state(net)
-    assert after[1:] == (keys, files)
-    names = attributes.keys() | after[0].keys()
-    return {name for name in names if attributes.get(name, "none") != after[0].get(name, "none")}
+    after = attributes_of(net)
+    assert list(net.state_dict()) == keys
+    assert [getattr(file, name) for file, name in WATCHED] == UNTOUCHED
+    assert cross_entropy is F.cross_entropy
+    return {name for name in before.keys() | after.keys() if before.get(name, "none") != after.get(name, "none")}
 
 
 def fit(*callbacks, error=None, data=None, times=1, **kwargs):

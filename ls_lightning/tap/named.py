@@ -51,7 +51,7 @@ class Named:
                 f"{type(self._module).__name__} has no submodule {self._path!r}, nor a function of that name. Name the "
                 "attribute that holds the loss, or 'auto'."
             )
-        if own is self._own or own == self._own:  # a bound method is another object each time
+        if own is self._own:
             return
         is_module = isinstance(own, nn.Module)
         self._own = own
