@@ -65,7 +65,19 @@ def value(found):
         return {key: value(inner) for key, inner in found.items()}
     if isinstance(found, str | int | float | bool | None):
         return found
-    return id(found)
+    return Same(found)
+
+
+class Same:
+    """Equal to the very same object alone, and keeps it: an id may be given to another object later."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def __eq__(self, other):
+        return isinstance(other, Same) and self.found is other.found
+
+    __hash__ = None
 
 
 WATCHED = [
