@@ -157,7 +157,14 @@ def test_the_run_is_closed(logged):
 
 
 def test_each_job_of_a_process_has_its_own_run(monkeypatch, work):
-    overrides = ["logger=wandb", "eps=0,0.1", "name=mine", *QUICK, "trainer.limit_train_batches=2"]
+    overrides = [
+        "hydra/launcher=basic",
+        "logger=wandb",
+        "eps=0,0.1",
+        "name=mine",
+        *QUICK,
+        "trainer.limit_train_batches=2",
+    ]
     assert run_here(monkeypatch, work, "-m", *overrides, "hydra.sweep.dir=sweep") == 0
     found = [runs(work / "sweep" / str(number)) for number in range(2)]
     assert [[run.config["eps"] for run in each] for each in found] == [[0], [0.1]]
