@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score
 
-import ls_lightning.metrics as ls_metrics
+import ls_lightning.metrics.base as metrics_base
 from ls_lightning.functional import calibration
 from ls_lightning.metrics import (
     Accuracy,
@@ -118,8 +118,8 @@ def test_the_names_and_their_order():
 
 def test_a_collection_sums_each_batch_once(batches, monkeypatch):
     calls = []
-    real = ls_metrics.calibration_sums
-    monkeypatch.setattr(ls_metrics, "calibration_sums", lambda *args: calls.append(1) or real(*args))
+    real = metrics_base.calibration_sums
+    monkeypatch.setattr(metrics_base, "calibration_sums", lambda *args: calls.append(1) or real(*args))
     metrics = full_metrics()
     for batch in batches:
         metrics.update(*batch)

@@ -1,0 +1,123 @@
+"""What all metrics here have in common: one integer state that is only ever added."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+from typing_extensions import override
+
+from ls_lightning.functional import measures
+from ls_lightning.functional.measures import ReliabilityBins
+from ls_lightning.functional.outputs import Closed, Confidence, Scores, Spec, Task
+from ls_lightning.functional.sums import add_sums, calibration_sums, empty_sums
+
+
+class SumMetric(Metric):
+    """A metric that is read off one int64 tensor, which batches and ranks are added up in.
+
+    So its value has the same bits for any batch size, batch order and number of ranks, and metrics whose state has
+    the same name share it. Subclasses call `_add_sums` once, then implement `update` and `measure`.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = False
+    full_state_update = False
+
+    def _add_sums(self, name: str, empty: Tensor) -> None:
+        # torchmetrics lets metrics share a state of equal name and, after one batch, equal value: what is
+        # read differently must not have an equal name.
+        self._state = name
+        self.add_state(name, empty, dist_reduce_fx="sum")
+
+    @override
+    def compute(self) -> Tensor:
+        """Return the value over all batches and ranks, 0-d float64; NaN if nothing was counted."""
+        value = self.measure(self.sums)
+        return value.float().to(self.device) if self.device.type == "mps" else value.to(self.device)
+
+    def measure(self, sums: Tensor) -> Tensor:
+        """Read the metric off sums over all batches and ranks."""
+        raise NotImplementedError
+
+    @property
+    def sums(self) -> Tensor:
+        """This rank's sums, int64."""
+        sums: Tensor = getattr(self, self._state)
+        return sums
+
+    @sums.setter
+    def sums(self, sums: Tensor) -> None:
+        setattr(self, self._state, sums)
+
+    def total_sums(self) -> Tensor:
+        """Return the sums over all ranks; every rank has to call it."""
+        if self._is_synced:
+            return self.sums
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return self.sums
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> nn.Module:
+        # set_dtype, or a Trainer in bf16-true, would cast the integers, and a cached value.
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, exclude_state)
+
+
+class CalibrationMetric(SumMetric):
+    """The shared state of all metrics here; subclasses say in `measure` how its sums are read.
+
+    Args:
+        task: `"multiclass"`, `"binary"` or `"multilabel"`.
+        num_classes: K, or the number of labels; None takes it from the logits.
+        num_bins: bins of equal width over [0, 1], at least 1; 15 is usual.
+        closed: `"right"`: bins (a, b]; `"left"`: [a, b), as torchmetrics and netcal.
+        input: `"logits"` or `"probs"`, which is never guessed.
+        ignore_index: targets of this value are not counted.
+        confidence: `"top"`, or `"positive"` (binary, multilabel): P(y=1) against y.
+        kwargs: of `torchmetrics.Metric`.
+
+    Raises:
+        TypeError, ValueError: an argument is not one of these. `compute` raises a ValueError if a sample was
+            NaN or a target out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task = "multiclass",
+        num_classes: int | None = None,
+        num_bins: int = 15,
+        closed: Closed = "right",
+        input: Scores = "logits",
+        ignore_index: int | None = -100,
+        confidence: Confidence = "top",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
+        name = "_".join(["sums", *(str(v) for k, v in asdict(self.spec).items() if k != "num_classes")])
+        self._add_sums(name, empty_sums(num_bins))
+
+    @override
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: `(N, K, d1, ...)` multiclass, `(N,)` or `(N, 1)` binary, `(N, L, ...)` multilabel.
+            target: class indices `(N, d1, ...)`, or 0 and 1.
+        """
+        self.sums = add_sums(self.sums, calibration_sums(logits, target, self.spec))
+
+    @property
+    def num_samples(self) -> int:
+        """The number of samples counted, over all ranks; every rank has to ask."""
+        return measures.num_samples(self.total_sums())
+
+    def reliability_bins(self) -> ReliabilityBins:
+        """Return count, mean confidence and accuracy of each bin, over all ranks; every rank has to ask."""
+        return measures.reliability_bins(self.total_sums())

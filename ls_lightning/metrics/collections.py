@@ -1,0 +1,88 @@
+"""Metrics that belong together, on one shared state."""
+
+from dataclasses import asdict
+from typing import Any
+
+from torchmetrics import Metric, MetricCollection
+
+from ls_lightning.functional.outputs import Closed, Confidence, Scores, Spec, Task
+from ls_lightning.metrics.calibration import (
+    Accuracy,
+    BrierScore,
+    CalibrationError,
+    CalibrationGap,
+    MeanEntropy,
+    NegativeLogLikelihood,
+    OverconfidenceError,
+    UnderconfidenceError,
+)
+
+
+def default_metrics(
+    task: Task = "multiclass",
+    num_classes: int | None = None,
+    *,
+    num_bins: int = 15,
+    closed: Closed = "right",
+    input: Scores = "logits",
+    ignore_index: int | None = -100,
+    confidence: Confidence = "top",
+) -> MetricCollection:
+    """Collect `acc`, `nll`, `brier`, `ece`, `mce`, `gap` and `overconfidence`, on one shared state.
+
+    Args, Raises: as :class:`CalibrationMetric`. Any member knows `num_samples` and `reliability_bins()`.
+
+    Example:
+        >>> import torch
+        >>> metrics = default_metrics(num_classes=2)
+        >>> metrics.update(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))
+        >>> {name: round(value.item(), 2) for name, value in metrics.compute().items()}  # doctest: +ELLIPSIS
+        {'acc': 0.75, 'nll': 0.69, 'brier': 0.5, 'ece': 0.25, 'mce': 0.25, 'gap': -0.25, ...}
+        >>> metrics["ece"].num_samples
+        4
+    """
+    shared: dict[str, Any] = asdict(Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence))
+    return _sharing(
+        acc=Accuracy(**shared),
+        nll=NegativeLogLikelihood(**shared),
+        brier=BrierScore(**shared),
+        ece=CalibrationError(**shared),
+        mce=CalibrationError(norm="max", **shared),
+        gap=CalibrationGap(**shared),
+        overconfidence=OverconfidenceError(**shared),
+    )
+
+
+def full_metrics(
+    task: Task = "multiclass",
+    num_classes: int | None = None,
+    *,
+    num_bins: int = 15,
+    closed: Closed = "right",
+    input: Scores = "logits",
+    ignore_index: int | None = -100,
+    confidence: Confidence = "top",
+) -> MetricCollection:
+    """Collect those of :func:`default_metrics`, then `rmsce`, `underconfidence` and `entropy`.
+
+    Args, Raises: as :class:`CalibrationMetric`.
+
+    Example:
+        >>> list(full_metrics("binary"))[-3:]
+        ['rmsce', 'underconfidence', 'entropy']
+    """
+    shared: dict[str, Any] = asdict(Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence))
+    return _sharing(
+        **dict(default_metrics(**shared).items()),
+        rmsce=CalibrationError(norm="l2", **shared),
+        underconfidence=UnderconfidenceError(**shared),
+        entropy=MeanEntropy(**shared),
+    )
+
+
+def _sharing(**members: Metric) -> MetricCollection:
+    """Make one compute group; said rather than found out, the first batch is summed once as well."""
+    ordered = MetricCollection([])
+    for name, metric in members.items():  # a dict's names would be sorted
+        ordered.add_metrics({name: metric})
+    return MetricCollection(ordered, compute_groups=[list(members)])
