@@ -21,6 +21,7 @@ from ls_lightning.assemble import build_data, build_model, build_trainer
 from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.sweep.folder import TRAINED, Claim, check_folder, checkpoint_of, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
@@ -56,7 +57,8 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     data = build_data(cfg)
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)
-    trainer.callbacks.append(RanksAgree({key: config[key] for key in TRAINED}))  # type: ignore[attr-defined]
+    ours = [RanksAgree({key: config[key] for key in TRAINED}), SeededSteps(cfg.seed)]
+    trainer.callbacks.extend(ours)  # type: ignore[attr-defined]
     claim = Claim(folder, config) if trainer.is_global_zero else None
     try:
         with as_config_error("logger", Exception):  # wandb begins its run here

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .checks import TASKS, check_choice, check_int, check_share
 from .data_memory import StandardisedTensors, as_fetched, mean_and_std
+from .data_order import ResumableLoader
 from .data_splits import flip_labels, split_indices
 
 
@@ -127,29 +128,31 @@ class ClassificationData(L.LightningDataModule):
         return Parts(train, val, test)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by torch's global generator, which the Trainer's seed sets."""
-        return self._loader(self.train_set, self.batch_size, shuffle=True)
+        """Shuffled: under a Trainer by its seed and the epoch, so that a resumed run goes on with the next batch."""
+        if self.trainer is None:
+            return self._loader(DataLoader, self.train_set, self.batch_size, shuffle=True)
+        return self._loader(ResumableLoader, self.train_set, self.batch_size, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation sample once, in order."""
-        return self._loader(self.val_set, self.eval_batch_size, shuffle=False)
+        return self._loader(DataLoader, self.val_set, self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Every test sample once, in order."""
-        return self._loader(self.test_set, self.eval_batch_size, shuffle=False)
+        return self._loader(DataLoader, self.test_set, self.eval_batch_size)
 
     def _targets(self, labels: Tensor) -> Tensor:
         return labels if self.task == "multiclass" else labels.to(torch.float32)
 
-    def _loader(self, dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Any]:
+    def _loader(self, cls: type[DataLoader[Any]], dataset: Dataset[Any], size: int, **options: Any) -> DataLoader[Any]:
         collate: Callable[[Any], Any] = as_fetched if isinstance(dataset, StandardisedTensors) else default_collate
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        return cls(
             dataset,
-            batch_size=batch_size,  # by keyword: under DDP Lightning rebuilds the loader by names
-            shuffle=shuffle,
+            batch_size=size,  # by keyword: under DDP Lightning rebuilds the loader by names
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=on_gpu,
             persistent_workers=self.num_workers > 0,
+            **options,
         )

@@ -1,0 +1,65 @@
+"""The order of the training samples: a function of seed and epoch alone, so that a resumed run goes on exactly."""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class EpochOrder(DistributedSampler[Any]):
+    """Each rank's share of a permutation that depends on Lightning's seed and the epoch.
+
+    ``DistributedSampler`` with one rank repeats nothing, so that the order of one process is that of DDP, too. A
+    ``RandomSampler`` draws from the global generator, which no checkpoint holds.
+
+    Args:
+        dataset: what is ordered.
+        num_replicas: ranks, at least 1.
+        rank: which one.
+
+    Example:
+        >>> order = EpochOrder(range(4))
+        >>> order.set_epoch(3)
+        >>> sorted(order) == [0, 1, 2, 3] and list(order) == list(order)
+        True
+    """
+
+    def __init__(self, dataset: Dataset[Any], num_replicas: int = 1, rank: int = 0) -> None:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # of seed_everything, which Lightning's own sampler asks, too
+        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        self.skip = 0
+        """Samples of the next iteration that were trained on before."""
+
+    def __iter__(self) -> Iterator[Any]:
+        skip, self.skip = self.skip, 0
+        return islice(super().__iter__(), skip, None)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader in ``EpochOrder`` whose place in an epoch travels in Lightning's checkpoint.
+
+    Args:
+        dataset: what is loaded.
+        trainer: whose progress the place is.
+        kwargs: of ``DataLoader``.
+    """
+
+    def __init__(self, dataset: Dataset[Any], trainer: L.Trainer, **kwargs: Any) -> None:
+        kwargs.setdefault("sampler", EpochOrder(dataset, trainer.world_size, trainer.global_rank))
+        super().__init__(dataset, **kwargs)
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch the optimizer has seen."""
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        seen = cast(_ProcessedTracker, progress.current).processed
+        return {"batches": 0 if progress.is_last_batch and seen == progress.current.ready else seen}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next iteration after them."""
+        if isinstance(self.sampler, EpochOrder) and self.batch_size is not None:
+            self.sampler.skip = state["batches"] * self.batch_size
