@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "functional": 0,
     "schedules": 0,
+    "seeds": 0,
     "config": 1,
     "eps_buffer": 1,
     "plots": 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, cast
 
 import lightning as L
@@ -10,6 +9,8 @@ import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
+
+from ls_lightning.seeds import mixed_seed
 
 
 class SeededSteps(L.Callback):
@@ -31,27 +32,32 @@ class SeededSteps(L.Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._seed(trainer)
+        self._seed(trainer, "batch")
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._seed(trainer)
+        self._seed(trainer, "batch")
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._seed(trainer, "step")
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._seed(trainer)  # here, since the next batch is fetched before any other hook of its step
+        self._seed(trainer, "batch")  # the next one is fetched before any hook of its step
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._seed(trainer)
+            self._seed(trainer, "batch")
 
-    def _seed(self, trainer: L.Trainer) -> None:
+    def _seed(self, trainer: L.Trainer, purpose: str) -> None:
         done = cast(_ProcessedTracker, trainer.fit_loop.epoch_loop.batch_progress.total).processed
-        text = f"{self.seed} {trainer.global_rank} {done}"
-        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        seed = mixed_seed(purpose, self.seed, trainer.global_rank, done)
         # Not torch.manual_seed: where CUDA is not in use it formats the stack each time.
         torch.default_generator.manual_seed(seed)
         device = trainer.strategy.root_device

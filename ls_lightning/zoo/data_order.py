@@ -2,19 +2,21 @@
 
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from ls_lightning.seeds import mixed_seed
+
 
 class EpochOrder(DistributedSampler[Any]):
-    """Each rank's share of a permutation that depends on Lightning's seed and the epoch.
+    """Each rank's share of a permutation that depends on the seed of ``seed_everything`` and the epoch.
 
-    ``DistributedSampler`` with one rank repeats nothing, so that the order of one process is that of DDP, too. A
-    ``RandomSampler`` draws from the global generator, which no checkpoint holds.
+    One process has the order of DDP. A ``RandomSampler`` draws from the global generator, which no checkpoint holds.
 
     Args:
         dataset: what is ordered.
@@ -29,14 +31,16 @@ class EpochOrder(DistributedSampler[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], num_replicas: int = 1, rank: int = 0) -> None:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # of seed_everything, which Lightning's own sampler asks, too
-        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        super().__init__(dataset, num_replicas, rank, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")))
         self.skip = 0
         """Samples of the next iteration that were trained on before."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[int]:
         skip, self.skip = self.skip, 0
-        return islice(super().__iter__(), skip, None)
+        rng = torch.Generator().manual_seed(mixed_seed("order", self.seed, self.epoch))
+        order = torch.randperm(len(self.dataset), generator=rng).tolist()  # type: ignore[arg-type]
+        dealt = islice(cycle(order), self.rank, self.total_size, self.num_replicas)
+        return islice(dealt, skip, None)
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -50,8 +54,13 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, dataset: Dataset[Any], trainer: L.Trainer, **kwargs: Any) -> None:
         kwargs.setdefault("sampler", EpochOrder(dataset, trainer.world_size, trainer.global_rank))
-        super().__init__(dataset, **kwargs)
+        super().__init__(dataset, generator=torch.Generator(), **kwargs)
         self.trainer = trainer
+
+    def __iter__(self) -> Any:
+        if isinstance(self.sampler, EpochOrder) and self.generator is not None:  # of the seeds of worker processes
+            self.generator.manual_seed(mixed_seed("workers", self.sampler.seed, self.sampler.rank, self.sampler.epoch))
+        return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of this epoch the optimizer has seen."""

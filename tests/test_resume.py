@@ -1,0 +1,138 @@
+"""A run that breaks off anywhere and goes on from its checkpoint ends with the bits of an unbroken one."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+from ls_lightning.callbacks.seeded_steps import SeededSteps
+from ls_lightning.schedules import Linear
+from ls_lightning.zoo.data_order import EpochOrder
+from ls_lightning.zoo.data_sklearn import DigitsData
+
+BATCHES = 9  # of an epoch
+
+
+class Net(L.LightningModule):
+    """With dropout, which draws from the global generator, and Adam, which has a state."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 10))
+        self.targets = []
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        self.targets.append(y.tolist())
+        return nn.functional.cross_entropy(self.layers(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        torch.rand(3)  # a validation that draws numbers changes no training
+        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class Break(L.Callback):
+    """Raise in a hook of step ``at``."""
+
+    def __init__(self, hook, at):
+        setattr(self, hook, self._break)
+        self.at, self.calls = at, 0
+
+    def _break(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls - 1 == self.at:
+            raise RuntimeError("a rank died")
+
+
+def fit(folder, *callbacks, ckpt_path=None, **options):
+    L.seed_everything(3, workers=True, verbose=False)
+    model = Net()
+    saving = ModelCheckpoint(folder, filename="last", save_on_exception=True, enable_version_counter=False)
+    smoothing = LabelSmoothing(schedule=Linear(0.3, 0.0), total_steps=4 * BATCHES)
+    trainer = L.Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[SeededSteps(3), smoothing, saving, *callbacks],
+        **options,
+    )
+    trainer.fit(model, datamodule=DigitsData(batch_size=128), ckpt_path=ckpt_path, weights_only=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.mark.parametrize(
+    ("hook", "at"),
+    [
+        ("on_train_batch_start", 1),
+        ("on_train_batch_start", BATCHES + 4),
+        ("on_train_batch_start", 2 * BATCHES - 1),
+        ("on_train_batch_end", BATCHES + 4),
+        ("on_train_batch_end", 2 * BATCHES - 1),
+        ("on_before_optimizer_step", BATCHES + 4),
+        ("on_train_epoch_start", 2),
+        ("on_validation_start", 1),
+        ("on_train_epoch_end", 1),
+    ],
+)
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, hook, at):
+    with pytest.raises(RuntimeError, match="a rank died"):
+        fit(tmp_path, Break(hook, at))
+    resumed = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt")
+    assert resumed.targets == unbroken.targets[len(unbroken.targets) - len(resumed.targets) :]
+    torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
+
+
+def test_an_epoch_cut_short_is_over(tmp_path):
+    """``limit_train_batches`` ends an epoch before its loader does: the next one begins at its beginning."""
+    options = {"limit_train_batches": 4}
+    whole = fit(tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="a rank died"):
+        fit(tmp_path, Break("on_train_epoch_start", 2), **options)
+    resumed = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", **options)
+    assert resumed.targets == whole.targets[8:]
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_no_warning_that_the_loader_cannot_be_resumed(tmp_path, recwarn):
+    with pytest.raises(RuntimeError, match="a rank died"):
+        fit(tmp_path, Break("on_train_batch_start", 4))
+    fit(tmp_path, ckpt_path=tmp_path / "last.ckpt")
+    assert not [w for w in recwarn if "not resumable" in str(w.message)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_share_an_epoch(ranks):
+    orders = [EpochOrder(range(20), ranks, rank) for rank in range(ranks)]
+    for order in orders:
+        order.set_epoch(5)
+    dealt = [list(order) for order in orders]
+    assert sorted({k for share in dealt for k in share}) == list(range(20))
+    assert len({len(share) for share in dealt}) == 1
+    assert [k for turn in zip(*dealt, strict=True) for k in turn][:20] == list(order_of(5))
+
+
+def order_of(epoch):
+    order = EpochOrder(range(20))
+    order.set_epoch(epoch)
+    return order
+
+
+def test_the_order_follows_the_seed_and_the_epoch(monkeypatch):
+    first = [list(order_of(epoch)) for epoch in range(3)]
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    second = [list(order_of(epoch)) for epoch in range(3)]
+    assert len({tuple(order) for order in first + second}) == 6
+    assert second == [list(order_of(epoch)) for epoch in range(3)]
