@@ -1,0 +1,78 @@
+"""Plain cross-entropy, the baseline."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ls_lightning.eps_buffer import EpsBuffer, Values
+from ls_lightning.functional.options import Input, Reduction, WeightMode
+from ls_lightning.functional.smoothing import smoothed_cross_entropy
+from ls_lightning.losses.checked import checked
+
+
+class CrossEntropy(EpsBuffer):
+    r"""Plain cross-entropy, config name `none`: what every smoothing has to be compared with.
+
+    .. math:: \ell = -lp_y
+
+    Use it as the baseline of a sweep over losses. It has the options of the others, and refuses to smooth.
+
+    Args:
+        eps: 0.
+        weight: as in [`SmoothedCrossEntropy`].
+        weight_mode: as there; the two differ only for target distributions.
+        ignore_index: as there.
+        reduction: as there.
+        input: as there.
+
+    Raises:
+        TypeError: as there.
+        ValueError: eps is not 0; as there.
+
+    Example:
+        >>> import torch
+        >>> loss = CrossEntropy()
+        >>> loss(torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.1, 0.1, 0.1, 0.1]]), torch.tensor([2, 3]))
+        tensor(1.3644)
+
+    Source: `torch.nn.CrossEntropyLoss`.
+    """
+
+    def __init__(
+        self,
+        eps: float = 0.0,
+        *,
+        weight: Values | None = None,
+        weight_mode: WeightMode = "sample",
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        input: Input = "logits",
+    ) -> None:
+        super().__init__(
+            _only_zero(eps),
+            **checked(
+                weight=weight,
+                weight_mode=weight_mode,
+                ignore_index=ignore_index,
+                reduction=reduction,
+                input=input,
+            ),
+        )
+
+    def set_eps(self, eps: float | Tensor) -> None:
+        """Accept 0, refuse anything else."""
+        _only_zero(eps)
+
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions.
+
+        `options` replace those of the module in this call.
+        """
+        return self._call(smoothed_cross_entropy, logits, target, options)
+
+
+def _only_zero(eps: float | Values) -> float:
+    if isinstance(eps, (Tensor, Sequence)) or eps != 0:
+        raise ValueError(f"loss=none is plain cross-entropy and takes eps=0, got {eps}. Use loss=ce to smooth.")
+    return 0.0
