@@ -108,6 +108,15 @@ def _fail(message: str, exit_code: int = 2) -> NoReturn:
     sys.exit(exit_code)
 
 
+def _name_the_sweep(multirun: bool) -> None:
+    """``sweep.resume=<folder>`` is the launcher's ``hydra.launcher.resume``."""
+    for k, word in enumerate(sys.argv):
+        if word.startswith("sweep.resume="):
+            if not multirun:
+                _fail(f"{word} goes on with a sweep and needs -m. A single job: hydra.run.dir=<folder> ckpt_path=last.")
+            sys.argv[k] = "hydra.launcher." + word.removeprefix("sweep.")
+
+
 def main() -> None:
     """Run the command line in ``sys.argv``. Exit code 2 and one line for a mistake in it."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to here
@@ -118,6 +127,7 @@ def main() -> None:
     args = parser.parse_args()
     if (args.help or args.hydra_help or args.cfg or args.info) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly, as other programs do
+    _name_the_sweep(args.multirun)
     register_schema()
     try:
         hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(_task)()

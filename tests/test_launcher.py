@@ -122,6 +122,8 @@ MISTAKES = [
     (["hydra.launcher.timeout=nan"], {}, "hydra.launcher.timeout must be"),
     (["hydra.launcher.n_jobs=two"], {}, "n_jobs"),
     (["hydra.launcher.resume=nowhere"], {}, "hydra.launcher.resume must be the folder of a sweep, got 'nowhere'"),
+    (["sweep.resume=nowhere"], {}, "hydra.launcher.resume must be the folder of a sweep, got 'nowhere'"),
+    (["hydra.sweeper.max_batch_size=1"], {}, "hydra.sweeper.max_batch_size ends a sweep after a batch with a failure"),
     ([], {"RANK": "0", "WORLD_SIZE": "2"}, "a sweep must be started once, got WORLD_SIZE=2"),
 ]
 

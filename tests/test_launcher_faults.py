@@ -171,10 +171,7 @@ def numbers(folder, k):
 @pytest.mark.slow
 def test_random_kills_of_a_training_sweep(tmp_path):
     """The results are those of a sweep that nobody disturbed."""
-    # One process with the sampler of DDP, which orders an epoch by its number. Without it the order comes from the
-    # global generator, which Lightning's checkpoints do not hold: a resumed run is as good, but not the same.
-    single = ["trainer=ddp_cpu", "trainer.devices=1"]
-    options = ["eps=0,0.1", *single, "schedule=linear", "hydra.launcher.n_jobs=2", *TRAIN]
+    options = ["eps=0,0.1", "trainer=cpu", "schedule=linear", "hydra.launcher.n_jobs=2", "model.dropout=0.2", *TRAIN]
     (tmp_path / "calm").mkdir()
     began = time.monotonic()
     code, _, err = train(tmp_path / "calm", *options).end()
@@ -206,9 +203,12 @@ def test_random_kills_of_a_training_sweep(tmp_path):
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_random_kills_of_ranks(tmp_path):
-    """Rank 1, rank 0 and the launcher, each killed by -9 while two ranks train: nobody is left, nothing is lost."""
+    """Rank 1, rank 0 and the launcher, each killed by -9 while two ranks train; the result is that of a calm sweep."""
     victims = ([1, 0, None] * KILLS)[: max(3, KILLS)]
     options = ["eps=0.1", "trainer=ddp_cpu", f"trainer.max_epochs={6 + 4 * len(victims)}", *TRAIN[1:]]
+    (tmp_path / "calm").mkdir()
+    code, _, err = train(tmp_path / "calm", *options).end()
+    assert code == 0, err
     job = tmp_path / "sweep" / "0"
     last = job / "checkpoints" / "last.ckpt"
     for victim in victims:
@@ -228,10 +228,8 @@ def test_random_kills_of_ranks(tmp_path):
     code, out, err = train(tmp_path, *options).end()
     assert code == 0, out + err
     assert "continued from its last checkpoint" in out
-    # Not bit for bit: a rank whose neighbour dies may save a checkpoint amid an epoch, whose data begin anew then.
-    assert result(job)["steps"] % (6 + 4 * len(victims)) == 0
-    assert steps(job) == sorted(set(steps(job)))  # nothing double
-    assert result(job)["metrics"]["test"]["n"] == 539
+    assert numbers(tmp_path, 0) == numbers(tmp_path / "calm", 0)
+    assert steps(job) == list(range(result(job)["steps"]))
 
 
 @pytest.mark.slow
@@ -246,7 +244,7 @@ def test_a_stopped_training_sweep_can_be_resumed(tmp_path):
     assert code == 130, err
     assert sweep.gone(), sweep.members()
     assert not (job / "result.json").exists()
-    code, out, err = train(tmp_path, *options).end()
+    code, out, err = train(tmp_path, *options[:-1], "sweep.resume=sweep").end()
     assert code == 0, out + err
     assert "continued from its last checkpoint" in out
     assert result(job)["steps"] % 20 == 0

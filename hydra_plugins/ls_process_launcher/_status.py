@@ -53,15 +53,21 @@ class Status:
         if self._live is not None:
             self._live.stop()
 
+    def _over(self) -> int:
+        return sum(job.state not in (State.QUEUED, State.RUNNING) for job in self._jobs)
+
     def event(self, job: Job, what: str) -> None:
         """Something happened to a job."""
         if self._live is None:
-            counts = Counter(job.state for job in self._jobs)
-            over = len(self._jobs) - counts[State.QUEUED] - counts[State.RUNNING]
-            print(f"[{over}/{len(self._jobs)}] {job.num}: {job.description or '(no overrides)'}: {what}", flush=True)
+            print(
+                f"[{self._over()}/{len(self._jobs)}] {job.num}: {job.description or '(no overrides)'}: {what}",
+                flush=True,
+            )
 
     def _screen(self) -> Any:
+        from rich.columns import Columns
         from rich.console import Group
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
@@ -73,7 +79,8 @@ class Status:
                 Text(str(job.num), style="dim"), Text(job.state.value, style=_STYLES[job.state]), job.description,
                 Text(self._detail(job), style="dim"),
             )  # fmt: skip
-        return Group(table, Text(self.summary(), style="bold"))
+        bar = ProgressBar(total=len(self._jobs), completed=self._over(), width=24)
+        return Group(table, Columns([bar, Text(self.summary(), style="bold")]))
 
     def _rows(self) -> Sequence[Job]:
         """All jobs if the terminal is high enough, else those that one wants to see."""
@@ -98,8 +105,7 @@ class Status:
     def summary(self) -> str:
         """The totals and the time left, in one line."""
         counts = Counter(job.state for job in self._jobs)
-        over = len(self._jobs) - counts[State.QUEUED] - counts[State.RUNNING]
-        words = [f"{over}/{len(self._jobs)} jobs"]
+        words = [f"{self._over()}/{len(self._jobs)} jobs"]
         words += [f"{counts[state]} {state.value}" for state in State if counts[state] and state != State.QUEUED]
         left = time_left(self._jobs, self._n_jobs)
         return ", ".join(words) + (f", about {duration(left)} left" if left else "")

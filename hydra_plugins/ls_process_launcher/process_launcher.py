@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 class ProcessLauncher(Launcher):
@@ -50,6 +50,12 @@ class ProcessLauncher(Launcher):
         if os.name != "posix":
             raise LauncherError("hydra/launcher=process needs Linux or macOS. Use hydra/launcher=basic.")
         refuse_ranks(os.environ)
+        batch = OmegaConf.select(config, "hydra.sweeper.max_batch_size")
+        if batch is not None:
+            raise LauncherError(
+                f"hydra.sweeper.max_batch_size ends a sweep after a batch with a failure, got {batch}. Leave it null: "
+                "hydra.launcher.n_jobs says how many jobs run side by side."
+            )
         if self._resume is not None:
             if not Path(self._resume).is_dir():
                 raise LauncherError(
