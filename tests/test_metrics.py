@@ -12,32 +12,42 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score
 
 import ls_lightning.metrics.base as metrics_base
-from ls_lightning.functional import calibration
+from ls_lightning import functional as calibration
 from ls_lightning.metrics import (
     Accuracy,
+    BrierComponent,
     BrierScore,
     CalibrationError,
     CalibrationGap,
     MeanEntropy,
     NegativeLogLikelihood,
     OverconfidenceError,
+    OverconfidencePart,
     UnderconfidenceError,
+    UnderconfidencePart,
     default_metrics,
     full_metrics,
 )
 
 CONF = Path(__file__).parent.parent / "conf" / "metrics"
 DEFAULT = ["acc", "nll", "brier", "ece", "mce", "gap", "overconfidence"]
-FULL = [*DEFAULT, "rmsce", "underconfidence", "entropy"]
+FULL = [
+    *DEFAULT,
+    *("rmsce", "underconfidence", "entropy", "ece_debiased", "rmsce_debiased", "over_part", "under_part"),
+    *("reliability", "resolution", "uncertainty"),
+]
 CLASSES = [
     Accuracy,
+    BrierComponent,
     BrierScore,
     CalibrationError,
     CalibrationGap,
     MeanEntropy,
     NegativeLogLikelihood,
     OverconfidenceError,
+    OverconfidencePart,
     UnderconfidenceError,
+    UnderconfidencePart,
 ]
 
 

@@ -6,9 +6,10 @@ For data that comes in batches use `ls_lightning.metrics`, or add up `calibratio
 
 from torch import Tensor
 
-from ls_lightning.functional import measures
+from ls_lightning.functional import bootstrap, measures
+from ls_lightning.functional.bootstrap import Interval, Measured
 from ls_lightning.functional.measures import Norm, ReliabilityBins, check_norm
-from ls_lightning.functional.outputs import Closed, Confidence, Scores, Spec, Task
+from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task, like
 from ls_lightning.functional.sums import calibration_sums
 
 
@@ -20,10 +21,12 @@ def calibration_error(
     num_classes: int | None = None,
     num_bins: int = 15,
     norm: Norm = "l1",
+    debias: bool = False,
     closed: Closed = "right",
     input: Scores = "logits",
     ignore_index: int | None = -100,
     confidence: Confidence = "top",
+    nan_policy: NanPolicy = "raise",
 ) -> Tensor:
     r"""Measure how far confidence is from accuracy: ECE (`l1`), RMSCE (`l2`) or MCE (`max`).
 
@@ -40,12 +43,15 @@ def calibration_error(
         num_classes: K (or L), checked against the logits; None takes it from them.
         num_bins: bins of equal width over [0, 1], at least 1; 15 is usual.
         norm: `"l1"`, `"l2"` or `"max"`.
+        debias: subtract what the noise of the labels adds: for `l2` all of it, for `l1` about half where a model is
+            calibrated, and then the value may be below 0.
         closed: `"right"`: bins (a, b], as Guo et al.; `"left"`: [a, b), as torchmetrics and netcal.
         input: `"logits"` or `"probs"`, which is never guessed.
         ignore_index: targets of this value are not counted.
         confidence: `"top"`: the probability of the predicted class against whether it is right, so that the
             sign tells over- from underconfidence; `"positive"` (binary, multilabel): P(y=1) against y, which
             torchmetrics and netcal use.
+        nan_policy: what a sample with a NaN or +inf does: `"raise"`, or `"omit"` it.
 
     Returns:
         0-d float64 in [0, 1]; NaN if nothing was counted.
@@ -59,11 +65,11 @@ def calibration_error(
         >>> calibration_error(probs, torch.tensor([0, 1, 1]), num_bins=2, input="probs")
         tensor(0.1333, dtype=torch.float64)
 
-    Source: Guo et al. 2017, arXiv:1706.04599.
+    Source: Guo et al. 2017, arXiv:1706.04599; debiased: Kumar et al. 2019, arXiv:1909.10155.
     """
-    check_norm(norm)
-    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
-    return _like(measures.calibration_error(calibration_sums(logits, target, spec), norm), logits)
+    check_norm(norm, debias)
+    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
+    return like(measures.calibration_error(calibration_sums(logits, target, spec), norm, debias), logits)
 
 
 def calibration_gap(
@@ -75,6 +81,7 @@ def calibration_gap(
     input: Scores = "logits",
     ignore_index: int | None = -100,
     confidence: Confidence = "top",
+    nan_policy: NanPolicy = "raise",
 ) -> Tensor:
     r"""Mean confidence minus accuracy: positive is overconfident, negative underconfident.
 
@@ -90,151 +97,10 @@ def calibration_gap(
         >>> calibration_gap(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))
         tensor(-0.2500, dtype=torch.float64)
     """
-    spec = Spec(task, num_classes, 1, input=input, ignore_index=ignore_index, confidence=confidence)
-    return _like(measures.calibration_gap(calibration_sums(logits, target, spec)), logits)
-
-
-def overconfidence_error(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    task: Task = "multiclass",
-    num_classes: int | None = None,
-    num_bins: int = 15,
-    closed: Closed = "right",
-    input: Scores = "logits",
-    ignore_index: int | None = -100,
-    confidence: Confidence = "top",
-) -> Tensor:
-    r"""Weigh only the bins that claim too much, the more the surer they are.
-
-    .. math:: \mathrm{OE} = \sum_b \frac{n_b}{N}\, c_b \max(c_b - a_b, 0)
-
-    Args, Raises: as :func:`calibration_error`.
-
-    Returns:
-        0-d float64 in [0, 1].
-
-    Example:
-        >>> import torch
-        >>> overconfidence_error(torch.tensor([0.9, 0.9]), torch.tensor([1, 0]), task="binary", input="probs")
-        tensor(0.3600, dtype=torch.float64)
-
-    Source: Thulasidasan et al. 2019, arXiv:1905.11001. Without the factor c_b it is another number.
-    """
-    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
-    return _like(measures.overconfidence_error(calibration_sums(logits, target, spec)), logits)
-
-
-def underconfidence_error(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    task: Task = "multiclass",
-    num_classes: int | None = None,
-    num_bins: int = 15,
-    closed: Closed = "right",
-    input: Scores = "logits",
-    ignore_index: int | None = -100,
-    confidence: Confidence = "top",
-) -> Tensor:
-    r"""Weigh only the bins that claim too little: :func:`overconfidence_error` with the sign turned.
-
-    .. math:: \sum_b \frac{n_b}{N}\, c_b \max(a_b - c_b, 0)
-
-    Args, Raises: as :func:`calibration_error`.
-
-    Returns:
-        0-d float64 in [0, 1].
-
-    Example:
-        >>> import torch
-        >>> probs = torch.tensor([0.6, 0.6])
-        >>> underconfidence_error(probs, torch.tensor([1, 1]), task="binary", input="probs")
-        tensor(0.2400, dtype=torch.float64)
-    """
-    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
-    return _like(measures.underconfidence_error(calibration_sums(logits, target, spec)), logits)
-
-
-def accuracy(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    task: Task = "multiclass",
-    num_classes: int | None = None,
-    input: Scores = "logits",
-    ignore_index: int | None = -100,
-) -> Tensor:
-    """Share of samples (multilabel: labels) whose most probable class is the target; of equals the first.
-
-    Args, Raises: as :func:`calibration_error`.
-
-    Example:
-        >>> import torch
-        >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
-        tensor(0.5000, dtype=torch.float64)
-    """
-    spec = Spec(task, num_classes, 1, input=input, ignore_index=ignore_index)
-    return _like(measures.accuracy(calibration_sums(logits, target, spec)), logits)
-
-
-def negative_log_likelihood(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    task: Task = "multiclass",
-    num_classes: int | None = None,
-    input: Scores = "logits",
-    ignore_index: int | None = -100,
-) -> Tensor:
-    r"""Mean negative log-likelihood of the hard label, never smoothed; in nats.
-
-    .. math:: -\frac{1}{N} \sum_i \log p_{i, y_i}
-
-    Args, Raises: as :func:`calibration_error`.
-
-    Returns:
-        0-d float64; inf if a target has probability 0 (a masked class), or a sample's value is 2**31 or more.
-
-    Example:
-        >>> import torch
-        >>> negative_log_likelihood(torch.zeros(3, 4), torch.tensor([0, 1, 3]))
-        tensor(1.3863, dtype=torch.float64)
-    """
-    spec = Spec(task, num_classes, 1, input=input, ignore_index=ignore_index)
-    return _like(measures.negative_log_likelihood(calibration_sums(logits, target, spec)), logits)
-
-
-def brier_score(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    task: Task = "multiclass",
-    num_classes: int | None = None,
-    input: Scores = "logits",
-    ignore_index: int | None = -100,
-) -> Tensor:
-    r"""Mean squared error of the probabilities: over all K classes, or of P(y=1) for binary and multilabel.
-
-    .. math:: \frac{1}{N} \sum_i \sum_k (p_{ik} - [k = y_i])^2, \qquad \frac{1}{N} \sum_i (p_i - y_i)^2
-
-    Args, Raises: as :func:`calibration_error`.
-
-    Returns:
-        0-d float64 in [0, 2]; in [0, 1] for binary and multilabel, which is half of the two-class value.
-
-    Example:
-        >>> import torch
-        >>> brier_score(torch.zeros(2, 2), torch.tensor([0, 1]))
-        tensor(0.5000, dtype=torch.float64)
-        >>> brier_score(torch.zeros(2), torch.tensor([0, 1]), task="binary")
-        tensor(0.2500, dtype=torch.float64)
-
-    Source: Brier 1950; scikit-learn's `brier_score_loss` halves by the same rule.
-    """
-    spec = Spec(task, num_classes, 1, input=input, ignore_index=ignore_index)
-    return _like(measures.brier_score(calibration_sums(logits, target, spec)), logits)
+    spec = Spec(
+        task, num_classes, 1, input=input, ignore_index=ignore_index, confidence=confidence, nan_policy=nan_policy
+    )
+    return like(measures.calibration_gap(calibration_sums(logits, target, spec)), logits)
 
 
 def reliability_bins(
@@ -248,6 +114,7 @@ def reliability_bins(
     input: Scores = "logits",
     ignore_index: int | None = -100,
     confidence: Confidence = "top",
+    nan_policy: NanPolicy = "raise",
 ) -> ReliabilityBins:
     """Count, mean confidence and accuracy of each bin: what `plots.reliability_diagram` draws.
 
@@ -262,9 +129,45 @@ def reliability_bins(
         >>> bins.accuracy
         tensor([   nan, 0.5000], dtype=torch.float64)
     """
-    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
+    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
     return measures.reliability_bins(calibration_sums(logits, target, spec))
 
 
-def _like(value: Tensor, logits: Tensor) -> Tensor:
-    return value.float().to("mps") if logits.device.type == "mps" else value.to(logits.device)
+def bootstrap_interval(
+    logits: Tensor,
+    target: Tensor,
+    of: Measured = "ece",
+    *,
+    level: float = 0.95,
+    num_samples: int = 1000,
+    seed: int = 0,
+    task: Task = "multiclass",
+    num_classes: int | None = None,
+    num_bins: int = 15,
+    closed: Closed = "right",
+    input: Scores = "logits",
+    ignore_index: int | None = -100,
+    confidence: Confidence = "top",
+    nan_policy: NanPolicy = "raise",
+) -> Interval:
+    """Bootstrap confidence interval of `of`, the `"ece"` or the `"gap"`, from the sums of the bins.
+
+    Between its ends lies the share `level`, in (0, 1), of the values of `num_samples` resampled data sets; `seed` is
+    of a generator of its own, the global one is not touched. Args, Raises: else as :func:`calibration_error`.
+
+    Returns:
+        `(low, high)`, floats. The ECE of a resampled data set is larger on average than that of the data, so for
+        a well calibrated model the interval may lie above it.
+
+    Example:
+        >>> import torch
+        >>> target = torch.arange(400) % 4 // 3  # one in four is class 1
+        >>> low, high = bootstrap_interval(torch.zeros(400, 2), target, "gap")
+        >>> -0.30 < low < -0.25 < high < -0.20
+        True
+
+    Source: Efron 1979; multinomial counts and normal sums in place of resampled samples.
+    """
+    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
+    sums = calibration_sums(logits, target, spec)
+    return bootstrap.bootstrap_interval(sums, of, level=level, num_samples=num_samples, seed=seed)

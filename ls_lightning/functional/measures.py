@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.debias import debiased_l1, debiased_l2
 from ls_lightning.functional.options import quoted
 from ls_lightning.functional.sums import read_sums
 
@@ -30,15 +31,26 @@ def num_samples(sums: Tensor) -> int:
     return int(read_sums(sums)[1].n)
 
 
-def check_norm(norm: str) -> None:
-    """Raise a ValueError for an unknown norm."""
+def num_omitted(sums: Tensor) -> int:
+    """How many samples were no numbers and left out, as `nan_policy="omit"` asks."""
+    return int(read_sums(sums)[1].omitted)
+
+
+def check_norm(norm: str, debias: bool = False) -> None:
+    """Raise a ValueError for an unknown norm, or one without an estimate of its bias."""
     if norm not in get_args(Norm):
         raise ValueError(f"norm must be one of {quoted(get_args(Norm))}, got {norm!r}.")
+    if debias and norm == "max":
+        raise ValueError("debias=True needs norm='l1' or 'l2', got norm='max'.")
 
 
-def calibration_error(sums: Tensor, norm: Norm = "l1") -> Tensor:
+def calibration_error(sums: Tensor, norm: Norm = "l1", debias: bool = False) -> Tensor:
     """Bin-weighted mean (`l1`), root mean square (`l2`) or maximum (`max`) of `|conf - acc|`."""
+    check_norm(norm, debias)
     bins, totals = read_sums(sums)
+    if debias:
+        total = debiased_l1(bins) if norm == "l1" else debiased_l2(bins)
+        return total / totals.n if norm == "l1" else (total / totals.n).clamp(min=0).sqrt()
     gaps = (bins.p - bins.hits).abs()
     if norm == "l1":
         return gaps.sum() / totals.n
@@ -53,6 +65,18 @@ def calibration_gap(sums: Tensor) -> Tensor:
     """Mean confidence minus accuracy."""
     bins, totals = read_sums(sums)
     return (bins.p.sum() - bins.hits.sum()) / totals.n
+
+
+def overconfidence_part(sums: Tensor) -> Tensor:
+    """`sum_b n_b/N max(conf_b - acc_b, 0)`."""
+    bins, totals = read_sums(sums)
+    return (bins.p - bins.hits).clamp(min=0).sum() / totals.n
+
+
+def underconfidence_part(sums: Tensor) -> Tensor:
+    """`sum_b n_b/N max(acc_b - conf_b, 0)`."""
+    bins, totals = read_sums(sums)
+    return (bins.hits - bins.p).clamp(min=0).sum() / totals.n
 
 
 def overconfidence_error(sums: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ Task = Literal["multiclass", "binary", "multilabel"]
 Closed = Literal["right", "left"]
 Scores = Literal["logits", "probs"]
 Confidence = Literal["top", "positive"]
+NanPolicy = Literal["raise", "omit"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Spec:
         ignore_index: targets of this value are not counted; None counts all.
         confidence: `"top"`, the probability of the predicted class against whether it is right; or, for
             binary and multilabel, `"positive"`: P(y=1) against y.
+        nan_policy: `"raise"` when sums with a sample that is no number are read, or `"omit"` such samples.
 
     Raises:
         TypeError, ValueError: an argument is not one of these.
@@ -42,17 +44,18 @@ class Spec:
     input: Scores = "logits"
     ignore_index: int | None = -100
     confidence: Confidence = "top"
+    nan_policy: NanPolicy = "raise"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             given = getattr(self, name)
             if given not in choices:
                 raise ValueError(f"{name} must be one of {quoted(choices)}, got {given!r}.")
-        if not _is_int(self.num_bins):
+        if not is_int(self.num_bins):
             raise TypeError(f"num_bins must be an int, got {self.num_bins!r}. 15 is usual.")
         if self.num_bins < 1:
             raise ValueError(f"num_bins must be at least 1, got {self.num_bins}. 15 is usual.")
-        if self.ignore_index is not None and not _is_int(self.ignore_index):
+        if self.ignore_index is not None and not is_int(self.ignore_index):
             raise TypeError(f"ignore_index must be an int or None, got {self.ignore_index!r}.")
         if self.confidence == "positive" and self.task == "multiclass":
             raise ValueError("confidence='positive' needs task='binary' or 'multilabel', got task='multiclass'.")
@@ -61,7 +64,7 @@ class Spec:
     def _check_num_classes(self) -> None:
         if self.num_classes is None:
             return
-        if not _is_int(self.num_classes):
+        if not is_int(self.num_classes):
             raise TypeError(f"num_classes must be an int or None, got {self.num_classes!r}.")
         if self.task == "binary" and self.num_classes not in (1, 2):
             raise ValueError(f"num_classes of task='binary' must be None, 1 or 2, got {self.num_classes}.")
@@ -75,10 +78,12 @@ _CHOICES = {
     "closed": get_args(Closed),
     "input": get_args(Scores),
     "confidence": get_args(Confidence),
+    "nan_policy": get_args(NanPolicy),
 }
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """Tell an int from all else, True and False among it."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -141,3 +146,8 @@ def _without_column(values: Tensor) -> Tensor:
 
 def _shapes(scores: Tensor, target: Tensor, spec: Spec) -> str:
     return f"{spec.input} {tuple(scores.shape)} and target {tuple(target.shape)}"
+
+
+def like(value: Tensor, logits: Tensor) -> Tensor:
+    """Move a float64 number to the device of the logits, which on Apple's has no float64."""
+    return value.float().to("mps") if logits.device.type == "mps" else value.to(logits.device)

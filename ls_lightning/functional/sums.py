@@ -3,7 +3,7 @@
 Every entry is a number in two int64: its whole part, and the rest in units of 2**-32. Integer addition is
 associative, so the sums of any batches, in any order, on any number of ranks, are the same bits; and nothing
 overflows before 2**32 samples of the largest loss, or 2**62 of a usual one. The layout is
-`(num_bins + 1, 7, 2)`: a row of `BinSums` for each bin, then one of `Totals`.
+`(num_bins + 1, 8, 2)`: a row of `BinSums` for each bin, padded with a 0, then one of `Totals`.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,11 @@ class BinSums(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over all samples, each a 0-d float64; `infinite` counts those of infinite `nll`."""
+    """Sums over all samples, each a 0-d float64.
+
+    `infinite` counts those of infinite `nll`; samples that are no numbers are `invalid`, or, if `nan_policy` says
+    so, `omitted`.
+    """
 
     n: Tensor
     invalid: Tensor
@@ -40,11 +44,12 @@ class Totals(NamedTuple):
     nll: Tensor
     brier: Tensor
     entropy: Tensor
+    omitted: Tensor
 
 
 def empty_sums(num_bins: int) -> Tensor:
-    """Return the sums of no sample: int64 zeros `(num_bins + 1, 7, 2)`."""
-    return torch.zeros(num_bins + 1, len(BinSums._fields), 2, dtype=torch.int64)
+    """Return the sums of no sample: int64 zeros `(num_bins + 1, 8, 2)`."""
+    return torch.zeros(num_bins + 1, len(Totals._fields), 2, dtype=torch.int64)
 
 
 @torch.no_grad()
@@ -57,7 +62,7 @@ def calibration_sums(logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
         spec: how to read and bin them.
 
     Returns:
-        int64 `(num_bins + 1, 7, 2)` on the device of the logits. Nothing waits for the device: samples that
+        int64 `(num_bins + 1, 8, 2)` on the device of the logits. Nothing waits for the device: samples that
         are no numbers or whose target is out of range are counted apart, and `read_sums` raises for them.
 
     Raises:
@@ -115,12 +120,12 @@ def read_sums(sums: Tensor) -> tuple[BinSums, Totals]:
     """
     exact = sums.detach().cpu().double()
     values = exact[..., 0] + exact[..., 1] * 2.0**-_UNITS
-    bins, totals = BinSums(*values[:-1].unbind(1)), Totals(*values[-1].unbind())
-    seen = int(totals.n + totals.invalid + totals.out_of_range)
+    bins, totals = BinSums(*values[:-1, :-1].unbind(1)), Totals(*values[-1].unbind())
+    seen = int(totals.n + totals.invalid + totals.out_of_range + totals.omitted)
     if totals.invalid > 0:
         raise ValueError(
             f"{int(totals.invalid)} of {seen} samples cannot be measured: logits must not be NaN or +inf, "
-            "nor all -inf; with input='probs', rows must lie in [0, 1] and sum to 1."
+            "nor all -inf; with input='probs', rows must lie in [0, 1] and sum to 1. nan_policy='omit' leaves them out."
         )
     if totals.out_of_range > 0:
         raise ValueError(
@@ -132,20 +137,21 @@ def read_sums(sums: Tensor) -> tuple[BinSums, Totals]:
 
 def _sum_samples(samples: Samples, spec: Spec) -> Tensor:
     p, hit, counted = samples.confidence, samples.hit, samples.counted
-    finite = samples.nll < _LARGEST
+    finite, none = samples.nll < _LARGEST, torch.zeros_like(counted)
     bins = BinSums(torch.ones_like(p), hit, p, p * p, p * hit, (p - hit) ** 2, samples.correct)
     totals = Totals(
         n=counted.double(),
-        invalid=samples.invalid.double(),
+        invalid=(samples.invalid if spec.nan_policy == "raise" else none).double(),
         out_of_range=samples.out_of_range.double(),
         infinite=(counted & ~finite).double(),
         nll=torch.where(counted & finite, samples.nll, 0),
         brier=torch.where(counted, samples.brier, 0),
         entropy=torch.where(counted, samples.entropy, 0),
+        omitted=(samples.invalid if spec.nan_policy == "omit" else none).double(),
     )
     sums = empty_sums(spec.num_bins).to(p.device)
     numbers = torch.where(counted[:, None], torch.stack(bins, -1), 0)
-    sums[:-1, :, 1].index_add_(0, bin_index(p, spec.num_bins, spec.closed), _units(numbers))
+    sums[:-1, :-1, 1].index_add_(0, bin_index(p, spec.num_bins, spec.closed), _units(numbers))
     numbers = torch.stack(totals, -1)
     whole = numbers.floor()
     sums[-1] = torch.stack([whole.long().sum(0), _units(numbers - whole).sum(0)], -1)

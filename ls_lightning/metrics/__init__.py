@@ -5,20 +5,19 @@ computes one softmax a batch. Values are bit-identical for any batch size, batch
 """
 
 from ls_lightning.metrics.base import CalibrationMetric, SumMetric
-from ls_lightning.metrics.calibration import (
-    Accuracy,
-    BrierScore,
-    CalibrationError,
-    CalibrationGap,
-    MeanEntropy,
-    NegativeLogLikelihood,
-    OverconfidenceError,
-    UnderconfidenceError,
-)
+from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
 from ls_lightning.metrics.collections import default_metrics, full_metrics
+from ls_lightning.metrics.overconfidence import (
+    OverconfidenceError,
+    OverconfidencePart,
+    UnderconfidenceError,
+    UnderconfidencePart,
+)
+from ls_lightning.metrics.scores import Accuracy, BrierComponent, BrierScore, MeanEntropy, NegativeLogLikelihood
 
 __all__ = [
     "Accuracy",
+    "BrierComponent",
     "BrierScore",
     "CalibrationError",
     "CalibrationGap",
@@ -26,8 +25,10 @@ __all__ = [
     "MeanEntropy",
     "NegativeLogLikelihood",
     "OverconfidenceError",
+    "OverconfidencePart",
     "SumMetric",
     "UnderconfidenceError",
+    "UnderconfidencePart",
     "default_metrics",
     "full_metrics",
 ]

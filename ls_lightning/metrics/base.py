@@ -9,8 +9,9 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from ls_lightning.functional import measures
+from ls_lightning.functional.bootstrap import Interval, Measured, bootstrap_interval
 from ls_lightning.functional.measures import ReliabilityBins
-from ls_lightning.functional.outputs import Closed, Confidence, Scores, Spec, Task
+from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
 from ls_lightning.functional.sums import add_sums, calibration_sums, empty_sums
 
 
@@ -79,11 +80,12 @@ class CalibrationMetric(SumMetric):
         input: `"logits"` or `"probs"`, which is never guessed.
         ignore_index: targets of this value are not counted.
         confidence: `"top"`, or `"positive"` (binary, multilabel): P(y=1) against y.
+        nan_policy: what a sample with a NaN or +inf does: `"raise"` in `compute`, or `"omit"` it (`num_omitted`).
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        TypeError, ValueError: an argument is not one of these. `compute` raises a ValueError if a sample was
-            NaN or a target out of range.
+        TypeError, ValueError: an argument is not one of these. `compute` raises a ValueError if a target was
+            out of range, or a sample no number.
     """
 
     def __init__(
@@ -96,10 +98,11 @@ class CalibrationMetric(SumMetric):
         input: Scores = "logits",
         ignore_index: int | None = -100,
         confidence: Confidence = "top",
+        nan_policy: NanPolicy = "raise",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence)
+        self.spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
         name = "_".join(["sums", *(str(v) for k, v in asdict(self.spec).items() if k != "num_classes")])
         self._add_sums(name, empty_sums(num_bins))
 
@@ -118,6 +121,20 @@ class CalibrationMetric(SumMetric):
         """The number of samples counted, over all ranks; every rank has to ask."""
         return measures.num_samples(self.total_sums())
 
+    @property
+    def num_omitted(self) -> int:
+        """The number of samples left out by `nan_policy="omit"`, over all ranks; every rank has to ask."""
+        return measures.num_omitted(self.total_sums())
+
     def reliability_bins(self) -> ReliabilityBins:
         """Return count, mean confidence and accuracy of each bin, over all ranks; every rank has to ask."""
         return measures.reliability_bins(self.total_sums())
+
+    def bootstrap_interval(
+        self, of: Measured = "ece", *, level: float = 0.95, num_samples: int = 1000, seed: int = 0
+    ) -> Interval:
+        """Return the bootstrap interval of the ECE or the gap, over all ranks; every rank has to ask.
+
+        Arguments as :func:`~ls_lightning.functional.bootstrap_interval`.
+        """
+        return bootstrap_interval(self.total_sums(), of, level=level, num_samples=num_samples, seed=seed)

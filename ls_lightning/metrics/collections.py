@@ -5,17 +5,15 @@ from typing import Any
 
 from torchmetrics import Metric, MetricCollection
 
-from ls_lightning.functional.outputs import Closed, Confidence, Scores, Spec, Task
-from ls_lightning.metrics.calibration import (
-    Accuracy,
-    BrierScore,
-    CalibrationError,
-    CalibrationGap,
-    MeanEntropy,
-    NegativeLogLikelihood,
+from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
+from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
+from ls_lightning.metrics.overconfidence import (
     OverconfidenceError,
+    OverconfidencePart,
     UnderconfidenceError,
+    UnderconfidencePart,
 )
+from ls_lightning.metrics.scores import Accuracy, BrierComponent, BrierScore, MeanEntropy, NegativeLogLikelihood
 
 
 def default_metrics(
@@ -27,6 +25,7 @@ def default_metrics(
     input: Scores = "logits",
     ignore_index: int | None = -100,
     confidence: Confidence = "top",
+    nan_policy: NanPolicy = "raise",
 ) -> MetricCollection:
     """Collect `acc`, `nll`, `brier`, `ece`, `mce`, `gap` and `overconfidence`, on one shared state.
 
@@ -41,7 +40,8 @@ def default_metrics(
         >>> metrics["ece"].num_samples
         4
     """
-    shared: dict[str, Any] = asdict(Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence))
+    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
+    shared: dict[str, Any] = asdict(spec)
     return _sharing(
         acc=Accuracy(**shared),
         nll=NegativeLogLikelihood(**shared),
@@ -62,21 +62,33 @@ def full_metrics(
     input: Scores = "logits",
     ignore_index: int | None = -100,
     confidence: Confidence = "top",
+    nan_policy: NanPolicy = "raise",
 ) -> MetricCollection:
-    """Collect those of :func:`default_metrics`, then `rmsce`, `underconfidence` and `entropy`.
+    """Collect those of :func:`default_metrics`, and all others that are read off the same state.
+
+    `rmsce`, `underconfidence`, `entropy`; `ece_debiased`, `rmsce_debiased`; `over_part`, `under_part`, which add up to
+    `ece`; `reliability`, `resolution`, `uncertainty` of the Brier score.
 
     Args, Raises: as :class:`CalibrationMetric`.
 
     Example:
         >>> list(full_metrics("binary"))[-3:]
-        ['rmsce', 'underconfidence', 'entropy']
+        ['reliability', 'resolution', 'uncertainty']
     """
-    shared: dict[str, Any] = asdict(Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence))
+    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
+    shared: dict[str, Any] = asdict(spec)
     return _sharing(
         **dict(default_metrics(**shared).items()),
         rmsce=CalibrationError(norm="l2", **shared),
         underconfidence=UnderconfidenceError(**shared),
         entropy=MeanEntropy(**shared),
+        ece_debiased=CalibrationError(debias=True, **shared),
+        rmsce_debiased=CalibrationError(norm="l2", debias=True, **shared),
+        over_part=OverconfidencePart(**shared),
+        under_part=UnderconfidencePart(**shared),
+        reliability=BrierComponent("reliability", **shared),
+        resolution=BrierComponent("resolution", **shared),
+        uncertainty=BrierComponent("uncertainty", **shared),
     )
 
 
