@@ -22,6 +22,7 @@ from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.callbacks.seeded_steps import SeededSteps
+from ls_lightning.cluster import check_processes
 from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.sweep.folder import TRAINED, Claim, check_folder, checkpoint_of, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
@@ -50,13 +51,14 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     started = time.time()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     ckpt_path = checkpoint_of(folder, cfg.ckpt_path)
-    if _is_rank_zero():
+    if ckpt_path is None or _is_rank_zero():  # a rank that went on alone would wait for the others
         check_folder(folder, config, ckpt_path)
     _quieten()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg)
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)
+    check_processes(trainer)
     ours = [RanksAgree({key: config[key] for key in TRAINED}), SeededSteps(cfg.seed)]
     trainer.callbacks.extend(ours)  # type: ignore[attr-defined]
     claim = Claim(folder, config) if trainer.is_global_zero else None

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ls_lightning.autoload import VARIABLES
+from ls_lightning.cluster import check_start, dies_alone, in_multirun, join_ranks, restarted_from
 from ls_lightning.config import explain, register_schema, settle
 from ls_lightning.errors import ConfigError
 
@@ -33,6 +34,9 @@ def _task(cfg: DictConfig) -> float | None:
     folder = Path(hydra_cfg.runtime.output_dir)
     cfg.name = cfg.name or folder.name
     try:
+        join_ranks()
+        check_start(cfg)
+        cfg.ckpt_path = cfg.ckpt_path or restarted_from(folder)
         cfg = settle(cfg, overrides)
         _refuse_variables()
 
@@ -41,12 +45,19 @@ def _task(cfg: DictConfig) -> float | None:
         result = run_job(cfg, folder, {key: str(value) for key, value in hydra_cfg.runtime.choices.items()})
     except ConfigError as error:
         _remove_if_empty(folder)
+        if in_multirun() and not dies_alone():
+            raise  # the other jobs of this process go on
         _fail(str(error))
     except KeyboardInterrupt as error:
         from lightning.pytorch.utilities.exceptions import SIGTERMException
 
         _say_how_to_resume(folder, str(error), overrides)
         sys.exit(143 if isinstance(error.__cause__, SIGTERMException) else 130)
+    except Exception:
+        if not dies_alone():
+            raise
+        traceback.print_exc()
+        sys.exit(1)
     _print_result(result, folder)
     nll: float | None = result["metrics"].get("val", {}).get("nll")
     return nll
@@ -131,6 +142,8 @@ def main() -> None:
     register_schema()
     try:
         hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(_task)()
+    except ConfigError as error:
+        _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(explain(error), exit_code=getattr(error, "exit_code", 2))
     except OSError as error:

@@ -19,6 +19,7 @@ FLOORS = {
     "functional": 0,
     "schedules": 0,
     "seeds": 0,
+    "cluster": 1,
     "config": 1,
     "eps_buffer": 1,
     "plots": 1,
