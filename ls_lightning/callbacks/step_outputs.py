@@ -1,0 +1,191 @@
+"""StepOutputs: the logits and targets of a validation or test step, whatever the module calls its loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from ls_lightning.callbacks.step_context import enter_with_step, nothing
+from ls_lightning.tap import LossCall, Select, Tap
+
+Stage = Literal["val", "test"]
+Read = Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
+
+_STEPS = {"val": "validation_step", "test": "test_step"}
+
+
+class Outputs(NamedTuple):
+    """What is measured of a batch, without the repeats of the sampler.
+
+    Attributes:
+        logits: detached; rows may be several a sample.
+        target: class indices, or 0 and 1.
+        options: ``task``, and where they are known ``ignore_index`` and ``input``, as the metrics take them.
+        samples: how many samples of the data set the rows are of.
+    """
+
+    logits: Tensor
+    target: Tensor
+    options: dict[str, Any]
+    samples: int
+
+    @property
+    def num_classes(self) -> int | None:
+        """K, or the number of labels; None for binary."""
+        return None if self.options["task"] == "binary" else int(self.logits.shape[1])
+
+
+class StepOutputs:
+    """Sees with which logits and targets the module calls its loss; several callbacks may share one.
+
+    Args:
+        owner: the name of the callback, for messages.
+        target: which call counts, see :class:`~ls_lightning.CalibrationMonitor`.
+        read: in place of the calls, see there.
+        strict: False warns once where True raises a LookupError.
+    """
+
+    def __init__(
+        self, owner: str, target: str | Select = "auto", read: Read | None = None, strict: bool = True
+    ) -> None:
+        self.owner = owner
+        self.target = target
+        self.read = read
+        self.strict = strict
+        self.given_up = False
+        self.num_loaders = 0
+        self._taps: dict[str, Tap] = {}
+        self._stage: Stage | None = None
+        self._loaders: list[Any] = []
+        self._real: list[int | None] = []
+        self._calls: list[LossCall] = []
+        self._last: tuple[tuple[int, int], Outputs | None] | None = None
+        self._undo: Callable[[], None] = nothing
+
+    def open(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
+        """Begin a stage; a second callback that opens it changes nothing."""
+        if self._stage == stage:
+            return
+        self.close()
+        self._stage = stage
+        loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+        self._loaders = CombinedLoader(loaders, "sequential").flattened
+        self.num_loaders = len(self._loaders)
+        self._real = [self._real_samples(loader, trainer.world_size) for loader in self._loaders]
+        if self.read is None:
+            if stage not in self._taps:
+                self._taps[stage] = Tap(pl_module, self._see, self.target)
+            self._undo = enter_with_step(trainer, stage, self._taps[stage].step)
+
+    def close(self) -> None:
+        """End the stage; nothing of it is kept."""
+        self._undo()
+        self._undo = nothing
+        self._stage = None
+        self._loaders = []
+        self._calls = []
+        self._last = None
+
+    def forget(self) -> None:
+        """Close, and let go of the module."""
+        self.close()
+        self._taps.clear()
+
+    def of_batch(
+        self, pl_module: L.LightningModule, batch: Any, outputs: Any, batch_idx: int, dataloader_idx: int
+    ) -> Outputs | None:
+        """What the step that has just ended was about; None if that cannot be known.
+
+        Raises:
+            LookupError: the step called no loss, or several.
+        """
+        if self.given_up:
+            return None
+        if self._last is not None and self._last[0] == (batch_idx, dataloader_idx):
+            return self._last[1]
+        found = None
+        try:
+            call = self._only_call(pl_module, batch, outputs)
+        except LookupError as error:
+            if self.strict:
+                raise
+            self.given_up = True
+            rank_zero_warn(f"{self.owner} measures nothing: {error}")
+        else:
+            found = self._without_repeats(*_read_call(call), batch_idx, dataloader_idx)
+        self._last = (batch_idx, dataloader_idx), found
+        return found
+
+    def _see(self, call: LossCall) -> None:
+        self._calls.append(call)
+
+    def _only_call(self, pl_module: L.LightningModule, batch: Any, outputs: Any) -> LossCall:
+        """The call of a loss that is measured."""
+        calls, self._calls = self._calls, []
+        stage = self._stage or "val"
+        if self.read is not None:
+            with getattr(pl_module.trainer.precision_plugin, f"{stage}_step_context")():
+                logits, target = self.read(pl_module, batch, outputs)
+            return LossCall("read", logits, target, {}, 0.0, 0)
+        where = f"{type(pl_module).__name__}.{_STEPS[stage]}"
+        if not calls and self._taps[stage].calls:
+            raise LookupError(f"target selects none of the {self._taps[stage].calls} losses that {where} calls.")
+        if not calls:
+            raise LookupError(
+                f"no loss was called in {where}, so nothing could be measured. Call the loss there too, or say where "
+                f"logits and target are: {self.owner}(read=lambda module, batch, outputs: (logits, target))."
+            )
+        if len(calls) > 1:
+            names = ", ".join(f"{call.function} on {tuple(call.logits.shape)}" for call in calls)
+            raise LookupError(
+                f"{where} calls {len(calls)} losses ({names}); say which one is measured: "
+                f"{self.owner}(target=lambda call: call.position == 0)."
+            )
+        return calls[0]
+
+    def _without_repeats(
+        self, logits: Tensor, target: Tensor, options: dict[str, Any], batch_idx: int, dataloader_idx: int
+    ) -> Outputs:
+        real, loader, rows = self._real[dataloader_idx], self._loaders[dataloader_idx], len(logits)
+        size: int | None = getattr(loader, "batch_size", None)
+        sampler: Any = getattr(loader, "sampler", None)
+        if size is None or not hasattr(sampler, "__len__"):
+            return Outputs(logits, target, options, rows)
+        samples: int = min(size, len(sampler) - batch_idx * size)
+        left = samples if real is None else min(samples, max(0, real - batch_idx * size))
+        keep = rows * left // samples
+        return Outputs(logits[:keep], target[:keep], options, left)
+
+    def _real_samples(self, loader: Any, world_size: int) -> int | None:
+        """How many samples of this rank are not repeats; None where nothing is repeated, or nobody can know."""
+        if world_size == 1:
+            return None
+        sampler = getattr(loader, "sampler", None)
+        if type(sampler) is not DistributedSampler:
+            rank_zero_warn(
+                f"{self.owner} cannot tell which samples {type(sampler).__name__} repeats on {world_size} ranks, so "
+                "values may count some twice. Use a map-style dataset and leave the sampler to Lightning."
+            )
+            return None
+        # Shuffled or not, repeats are appended before the positions are dealt out in turn.
+        total = len(sampler.dataset)  # type: ignore[arg-type]
+        return max(0, math.ceil((total - sampler.rank) / sampler.num_replicas))
+
+
+def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Logits, hard target, and the options of the metrics that fit them."""
+    logits, target = (values.detach() for values in call.batch())
+    options: dict[str, Any] = {"input": "probs"} if call.input == "probs" else {}
+    if call.kind == "binary" or (call.kind is None and logits.shape == target.shape):
+        task = "multilabel" if logits.ndim > 1 and logits.shape[1] > 1 else "binary"
+        return logits, target, {**options, "task": task}
+    if target.is_floating_point() and target.shape == logits.shape:
+        target = target.argmax(1)
+    return logits, target, {"task": "multiclass", "ignore_index": call.options.get("ignore_index", -100)}
