@@ -6,6 +6,7 @@ screen that shows most states at once.
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -58,7 +59,7 @@ def kill_job(folder: str, num: int) -> bool:
 
 def draw(screen: str) -> str:
     """An SVG, without the fonts that rich would fetch from elsewhere."""
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.from_ansi(screen.replace("\r", "").strip("\n")))
     svg = console.export_svg(title=COMMAND)
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
