@@ -8,6 +8,8 @@ from torch import nn
 
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.callbacks.seeded_steps import SeededSteps
+from ls_lightning.callbacks.train_loss import TrainLoss
+from ls_lightning.loggers import CSVHistory
 from ls_lightning.schedules import Linear
 from ls_lightning.zoo.data_order import EpochOrder
 from ls_lightning.zoo.data_sklearn import DigitsData
@@ -54,14 +56,16 @@ def fit(folder, *callbacks, ckpt_path=None, **options):
     model = Net()
     saving = ModelCheckpoint(folder, filename="last", save_on_exception=True, enable_version_counter=False)
     smoothing = LabelSmoothing(schedule=Linear(0.3, 0.0), total_steps=4 * BATCHES)
+    model.history = CSVHistory(folder)
     trainer = L.Trainer(
         max_epochs=4,
         accelerator="cpu",
-        logger=False,
+        logger=model.history,
+        log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[SeededSteps(3), smoothing, saving, *callbacks],
+        callbacks=[SeededSteps(3), TrainLoss(), smoothing, saving, *callbacks],
         **options,
     )
     trainer.fit(model, datamodule=DigitsData(batch_size=128), ckpt_path=ckpt_path, weights_only=False)
@@ -93,6 +97,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, hook, at):
     resumed = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt")
     assert resumed.targets == unbroken.targets[len(unbroken.targets) - len(resumed.targets) :]
     torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
+    assert resumed.history.path.read_text() == unbroken.history.path.read_text()
 
 
 def test_an_epoch_cut_short_is_over(tmp_path):

@@ -24,6 +24,24 @@ class TrainLoss(L.Callback):
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
+        self._steps = 0
+        self._restored: int | None = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict["steps"]
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Resumed from a checkpoint that an error left amid a step, Lightning counts that step twice.
+        if self._restored is not None:
+            trainer.fit_loop.epoch_loop._batches_that_stepped, self._restored = self._restored, None
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -34,17 +52,18 @@ class TrainLoss(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if not isinstance(loss, Tensor):
-            return
-        # Lightning has divided it by the number of accumulated batches already.
-        self._sum = loss.detach() if self._sum is None else self._sum + loss.detach()
+        if isinstance(loss, Tensor):
+            # Lightning has divided it by the number of accumulated batches already.
+            self._sum = loss.detach() if self._sum is None else self._sum + loss.detach()
         if trainer.fit_loop._should_accumulate():
             return
-        if trainer._logger_connector.should_update_logs:
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        if self._sum is not None and trainer._logger_connector.should_update_logs:
             values: dict[str, Any] = {"train/loss": self._sum, "epoch": trainer.current_epoch}
             for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+                logger.log_metrics(values, step=step)
         self._sum = None
+        self._steps = step + 1
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
