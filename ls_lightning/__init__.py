@@ -7,12 +7,14 @@ if TYPE_CHECKING:
     from ls_lightning import functional, losses, metrics, plots, schedules
     from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
     from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+    from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
     from ls_lightning.mixin import LabelSmoothingMixin
 
 __all__ = [
     "CalibrationMonitor",
     "LabelSmoothing",
     "LabelSmoothingMixin",
+    "TemperatureScaling",
     "functional",
     "losses",
     "metrics",
@@ -24,6 +26,7 @@ _HOMES = {
     "CalibrationMonitor": "ls_lightning.callbacks.calibration_monitor",
     "LabelSmoothing": "ls_lightning.callbacks.label_smoothing",
     "LabelSmoothingMixin": "ls_lightning.mixin",
+    "TemperatureScaling": "ls_lightning.callbacks.temperature_scaling",
 }
 
 
