@@ -4,7 +4,7 @@ Per sample everything is elementwise or an exact sum, and sums over samples are 
 same bits in any batch split, in any order and on any number of ranks, and all ranks take the same steps.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,7 +50,7 @@ def fit_temperature(
     task: Task = "multiclass",
     input: Scores = "logits",
     ignore_index: int | None = -100,
-    bounds: tuple[float, float] = BOUNDS,
+    bounds: Sequence[float] = BOUNDS,
 ) -> TemperatureFit:
     r"""Find the temperature at which the hard labels are most likely.
 
@@ -87,7 +87,7 @@ def fit_temperature(
 def fit_rows(
     blocks: Iterable[Rows],
     spec: Spec,
-    bounds: tuple[float, float] = BOUNDS,
+    bounds: Sequence[float] = BOUNDS,
     over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> TemperatureFit:
     """Fit to rows that come in blocks, of which other ranks may hold more; see :func:`fit_temperature`.
@@ -98,7 +98,7 @@ def fit_rows(
         bounds: the least and the greatest temperature.
         over_ranks: adds an int64 tensor up over all ranks. Ranks without rows have to take part.
     """
-    check_bounds(bounds)
+    least, greatest = check_bounds(bounds)
     blocks = list(blocks)
 
     def at(beta: float) -> tuple[list[float], _Point]:
@@ -117,15 +117,19 @@ def fit_rows(
         )
     if n - infinite == 0:
         raise ValueError("there is no sample to fit a temperature to.")
-    beta, after, at_boundary = _minimise(lambda beta: at(beta)[1], before, 1 / bounds[1], 1 / bounds[0])
+    beta, after, at_boundary = _minimise(lambda beta: at(beta)[1], before, 1 / greatest, 1 / least)
+    temperature = 1 / beta
+    if at_boundary:  # to the bit
+        temperature = least if beta > 1 / greatest else greatest
     lost = torch.inf if infinite else 0.0
-    return TemperatureFit(1 / beta, int(n), before.nll + lost, after.nll + lost, at_boundary)
+    return TemperatureFit(temperature, int(n), before.nll + lost, after.nll + lost, at_boundary)
 
 
-def check_bounds(bounds: tuple[float, float]) -> None:
-    """Raise a ValueError unless these are two temperatures."""
+def check_bounds(bounds: Sequence[float]) -> tuple[float, float]:
+    """The two temperatures; a ValueError unless they are in order."""
     if len(bounds) != 2 or not 0 < bounds[0] < bounds[1] < torch.inf:
         raise ValueError(f"bounds must be two temperatures with 0 < least < greatest, got {bounds}.")
+    return float(bounds[0]), float(bounds[1])
 
 
 def _minimise(at: Callable[[float], _Point], one: _Point, low: float, high: float) -> tuple[float, _Point, bool]:
