@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeGuard, get_args
 
 import lightning as L
 import torch
@@ -125,8 +125,12 @@ def _add_up(sums: list[Tensor], trainer: L.Trainer, device: torch.device) -> lis
 
 
 def _states(metrics: Iterable[Metric]) -> dict[str, SumMetric]:
-    """One metric for each distinct state."""
-    return {metric._state: metric for metric in metrics if isinstance(metric, SumMetric)}
+    """One metric for each distinct state that is a sum."""
+    return {metric._state: metric for metric in metrics if _is_sum(metric)}
+
+
+def _is_sum(metric: Metric) -> TypeGuard[SumMetric]:
+    return isinstance(metric, SumMetric) and isinstance(getattr(metric, metric._state), Tensor)
 
 
 def _read(metrics: dict[str, Metric], states: dict[str, tuple[SumMetric, Tensor]]) -> Measured:
@@ -135,7 +139,7 @@ def _read(metrics: dict[str, Metric], states: dict[str, tuple[SumMetric, Tensor]
     complaints = []
     for name, metric in metrics.items():
         try:
-            value = metric.measure(states[metric._state][1]) if isinstance(metric, SumMetric) else metric.compute()
+            value = metric.measure(states[metric._state][1]) if _is_sum(metric) else metric.compute()
             if value.numel() == 1:
                 values[name] = value.item()
         except ValueError as error:

@@ -14,29 +14,80 @@ _ROWS = {
     "mce": ("MCE", "{:.2%}"),
     "gap": ("gap (confidence - accuracy)", "{:+.2%}"),
     "overconfidence": ("overconfidence error", "{:.2%}"),
+    "aurc": ("AURC", "{:.3%}"),
+    "rmsce": ("RMSCE", "{:.2%}"),
+    "ece_debiased": ("ECE, debiased", "{:.2%}"),
+    "rmsce_debiased": ("RMSCE, debiased", "{:.2%}"),
+    "over_part": ("over part of ECE", "{:.2%}"),
+    "under_part": ("under part of ECE", "{:.2%}"),
+    "underconfidence": ("underconfidence error", "{:.2%}"),
 }
 
 
-def result_table(metrics: dict[str, dict[str, float]]) -> Table:
+def columns(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a job's table shows side by side: validation, test, and test with the fitted temperature.
+
+    Args:
+        result: as in ``result.json``, of any version of this program.
+
+    Example:
+        >>> test = {"ece": 0.1, "n": 5}
+        >>> list(columns({"metrics": {"test": test}, "temperature": {"T": 0.5, "metrics": {"test": test}}}))
+        ['test', 'test, T = 0.5']
+        >>> list(columns({"metrics": {"test": test}}))
+        ['test']
+    """
+    metrics = result.get("metrics") or {}
+    fit = result.get("temperature") or {}
+    scaled = (fit.get("metrics") or {}).get("test")
+    found = {split: metrics[split] for split in ("val", "test") if split in metrics}
+    return found if scaled is None else {**found, f"test, T = {fit['T']:.3g}": scaled}
+
+
+def result_table(metrics: dict[str, dict[str, Any]]) -> Table:
     """One row a metric, one column a split, n below.
 
     Args:
-        metrics: ``{"val": {"acc": 0.97, ..., "n": 270}, "test": {...}}``; values are shares of 1.
+        metrics: ``{"val": {"acc": 0.97, ..., "n": 270}, "test": {...}}``; shares are of 1, None was not finite.
     """
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     table.add_column("")
     for split in metrics:
         table.add_column(split, justify="right")
-    names = {
-        **_ROWS,
-        **{name: (name, "{:.4f}") for values in metrics.values() for name in values if name != "n"},
-    }
-    for name, (label, form) in {**names, **_ROWS}.items():
+    found = dict.fromkeys(name for values in metrics.values() for name in values if name != "n")
+    for name in sorted(found, key=lambda name: [*_ROWS, name].index(name)):  # those that have no name here come last
+        label, form = _ROWS.get(name, (name.replace("_", " "), "{:.4f}"))
         values = [split.get(name) for split in metrics.values()]
-        if any(value is not None for value in values):
-            table.add_row(label, *("-" if value is None else form.format(value) for value in values))
-    table.add_row("n", *(f"{int(split['n']):,}" for split in metrics.values()), style="dim")
+        table.add_row(label, *("-" if value is None else form.format(value) for value in values))
+    table.add_row("n", *(f"{int(split['n']):,}" if "n" in split else "-" for split in metrics.values()), style="dim")
     return table
+
+
+def sentences(result: dict[str, Any]) -> list[str]:
+    """What the table means, a sentence each: in which direction the model is off, and what a temperature makes of it.
+
+    Args:
+        result: as in ``result.json``, of any version of this program.
+
+    Example:
+        >>> print(*sentences({"metrics": {"val": {"gap": 0.1, "acc": 0.8}}, "temperature": None}))
+        On val the model is overconfident by 10.0 points (mean confidence 90.0 %, accuracy 80.0 %).
+    """
+    metrics = result.get("metrics") or {}
+    split = "test" if "test" in metrics else "val"
+    plain = metrics.get(split) or {}
+    if plain.get("gap") is None:
+        return []
+    said = [f"On {split} the model is {direction(plain)}."]
+    fit = result.get("temperature") or {}
+    scaled = (fit.get("metrics") or {}).get(split) or {}
+    if scaled.get("ece") is None or plain.get("ece") is None:
+        return said
+    return [
+        *said,
+        f"Dividing its logits by T = {fit['T']:.3g}, fitted on val, takes ECE from {plain['ece']:.1%} to "
+        f"{scaled['ece']:.1%} on {split}.".replace("%", " %"),
+    ]
 
 
 def direction(values: dict[str, Any]) -> str:
