@@ -3,6 +3,8 @@ import warnings
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: two workers share them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
