@@ -172,7 +172,8 @@ def test_the_first_screen_has_the_two_commands() -> None:
         "&& .venv/bin/python -m ls_lightning.train loss=kl eps=0.1"
     )
     assert check == (
-        "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/python -m pytest -n 2 --dist loadfile"
+        "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' "
+        "&& .venv/bin/python -m pytest -n 2 --dist loadfile"
     )
     assert first[1].line < 40
 
