@@ -6,7 +6,10 @@ process from the environment when it is imported.
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +74,14 @@ def join_ranks() -> None:
     os.environ["MASTER_PORT"] = str(20000 + int(job) % 12000)  # the same on all ranks, another for each job
 
 
-def dies_alone() -> bool:
-    """Whether a failed rank has to end its process, since Hydra and submitit would keep its exception to themselves.
+def end_with(exit_code: int) -> None:
+    """Let this process end with ``exit_code`` though Hydra and submitit keep an exception to themselves.
 
-    The other ranks would wait for it; SLURM ends them with it.
+    Or SLURM would not end the other ranks, which wait for this one.
     """
     processes = started(os.environ)
-    return "SUBMITIT_EXECUTOR" in os.environ and processes is not None and processes.count > 1
+    if "SUBMITIT_EXECUTOR" in os.environ and processes is not None and processes.count > 1:
+        atexit.register(os._exit, exit_code)  # submitit has sent the exception by then
 
 
 def in_multirun() -> bool:
@@ -140,3 +144,13 @@ def restarted_from(folder: Path) -> str | None:
     """``"last"`` where SLURM has requeued a job that left a checkpoint in its folder, else None."""
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     return "last" if requeued and (folder / "checkpoints" / "last.ckpt").is_file() else None
+
+
+def explain_submitit(error: BaseException) -> tuple[str, int] | None:
+    """One line and an exit code for an error of submitit, which prints logs; None if it is somebody else's."""
+    if "submitit" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ours = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    log = re.search(r"with path (\S+)/", lines[0])
+    return (ours or lines)[-1] + (f" (log in {log[1]})" if log else ""), 1 if log else 2

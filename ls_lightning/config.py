@@ -100,7 +100,12 @@ def explain(error: BaseException) -> str:
         error: what was raised while the configuration was composed.
     """
     text = str(error)
-    if match := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+    if match := re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit|joblib)", text):
+        extra = "slurm" if match.group(1) == "submitit" else "joblib"
+        return f"this launcher needs hydra-{match.group(1)}-launcher: pip install 'ls-lightning[{extra}]'."
+    if "'${trainer.devices}'" in text and "could not be converted to Integer" in text:
+        return "hydra/launcher=slurm needs the number of devices of each machine: trainer.devices=4."
+    if match := re.search(r"Could not find '(.+)/([^'/]+)'", text):
         group, option = match.groups()
         options = re.findall(r"^\t(\S+)$", text, re.M)
         return f"{group} must be one of {', '.join(options)}, got {option!r}.{_did_you_mean(option, options)}"

@@ -20,11 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from ls_lightning.assemble import build_data, build_model, build_trainer
 from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
+from ls_lightning.callbacks.elapsed import Elapsed
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.callbacks.seeded_steps import SeededSteps
+from ls_lightning.callbacks.stage_metrics import Measured
+from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
 from ls_lightning.cluster import check_processes
 from ls_lightning.errors import ConfigError, as_config_error, one_line
-from ls_lightning.sweep.folder import TRAINED, Claim, check_folder, checkpoint_of, job_digest
+from ls_lightning.sweep.folder import Claim, check_folder, checkpoint_of, decisive, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
 
@@ -59,7 +62,8 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)
     check_processes(trainer)
-    ours = [RanksAgree({key: config[key] for key in TRAINED}), SeededSteps(cfg.seed)]
+    elapsed = Elapsed(since=started)
+    ours = [RanksAgree(decisive(config)), SeededSteps(cfg.seed), elapsed]
     trainer.callbacks.extend(ours)  # type: ignore[attr-defined]
     claim = Claim(folder, config) if trainer.is_global_zero else None
     try:
@@ -88,7 +92,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         "steps": trainer.global_step,
         "devices": trainer.world_size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "duration_s": round(time.time() - started, 3),
+        "duration_s": round(elapsed.seconds, 3),
         "versions": versions(),
         "git": git_revision(),
     }
@@ -147,14 +151,29 @@ def _measure(
         trainer.validate(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=False)
     if is_overridden("test_step", model) and is_overridden("test_dataloader", data, L.LightningDataModule):
         trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=False)
-    monitor = _callback(trainer, CalibrationMonitor)
-    if monitor is None:
-        return {"metrics": {}, "reliability": {}}
-    reliability = {
-        stage: {name: column.tolist() for name, column in bins._asdict().items()}
-        for stage, bins in monitor.reliability.items()
+    monitor, scaling = _callback(trainer, CalibrationMonitor), _callback(trainer, TemperatureScaling)
+    plain = {} if monitor is None else monitor.measured
+    found = {"metrics": _values(plain), "reliability": _bins(plain)}
+    if scaling is None:
+        return found
+    temperature = scaling.summary()
+    scaled = (
+        {} if temperature is None else {"metrics": _values(scaling.measured), "reliability": _bins(scaling.measured)}
+    )
+    return {**found, "temperature": temperature and {**temperature, **scaled}}
+
+
+def _values(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
+    return {stage: found.values for stage, found in measured.items()}
+
+
+def _bins(measured: dict[str, Measured]) -> dict[str, Any]:
+    """The reliability diagrams as lists."""
+    return {
+        stage: {name: column.tolist() for name, column in found.reliability._asdict().items()}
+        for stage, found in measured.items()
+        if found.reliability is not None
     }
-    return {"metrics": monitor.results, "reliability": reliability}
 
 
 def _smoothing(trainer: L.Trainer, cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:

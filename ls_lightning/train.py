@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ls_lightning.autoload import VARIABLES
-from ls_lightning.cluster import check_start, dies_alone, in_multirun, join_ranks, restarted_from
+from ls_lightning.cluster import check_start, end_with, explain_submitit, in_multirun, join_ranks, restarted_from
 from ls_lightning.config import explain, register_schema, settle
 from ls_lightning.errors import ConfigError
 
@@ -45,8 +45,9 @@ def _task(cfg: DictConfig) -> float | None:
         result = run_job(cfg, folder, {key: str(value) for key, value in hydra_cfg.runtime.choices.items()})
     except ConfigError as error:
         _remove_if_empty(folder)
-        if in_multirun() and not dies_alone():
-            raise  # the other jobs of this process go on
+        if in_multirun():  # the other jobs of this process go on
+            end_with(2)
+            raise
         _fail(str(error))
     except KeyboardInterrupt as error:
         from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -54,10 +55,8 @@ def _task(cfg: DictConfig) -> float | None:
         _say_how_to_resume(folder, str(error), overrides)
         sys.exit(143 if isinstance(error.__cause__, SIGTERMException) else 130)
     except Exception:
-        if not dies_alone():
-            raise
-        traceback.print_exc()
-        sys.exit(1)
+        end_with(1)
+        raise
     _print_result(result, folder)
     nll: float | None = result["metrics"].get("val", {}).get("nll")
     return nll
@@ -81,24 +80,22 @@ def _refuse_variables() -> None:
         )
 
 
-def _print_result(result: dict[str, object], folder: Path) -> None:
+def _print_result(result: dict[str, Any], folder: Path) -> None:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     from rich.console import Console
 
-    from ls_lightning.sweep.summary import direction, result_table
+    from ls_lightning.sweep.summary import columns, result_table, sentences
 
     console = Console(highlight=False)
-    metrics = result["metrics"]
-    assert isinstance(metrics, dict)
-    splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
+    splits = columns(result)
     console.print()
     if splits:
         console.print(result_table(splits))
-        split = "test" if "test" in splits else "val"
-        console.print(f"\nOn {split} the model is {direction(splits[split])}.", soft_wrap=True)
+    for sentence in sentences(result):
+        console.print(f"\n{sentence}", soft_wrap=True)
     console.print(f"{folder}", style="dim", soft_wrap=True)
 
 
@@ -146,6 +143,11 @@ def main() -> None:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(explain(error), exit_code=getattr(error, "exit_code", 2))
+    except RuntimeError as error:
+        explained = explain_submitit(error)
+        if explained is None:
+            raise
+        _fail(*explained)
     except OSError as error:
         if traceback.extract_tb(error.__traceback__)[-1].name != "mkdir":  # as Hydra does for the job's folder
             raise

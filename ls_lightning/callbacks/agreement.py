@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -17,7 +17,7 @@ class RanksAgree(L.Callback):
     that starts one rank too few, makes them differ, and training would go on with exit code 0.
 
     Args:
-        settings: what must be equal, e.g. ``{"eps": 0.1, "seed": 0}``.
+        settings: what must be equal, e.g. ``{"eps": 0.1, "data": {"batch_size": 32}}``; compared leaf by leaf.
 
     Raises:
         RuntimeError: on every rank, at the start of ``fit``, naming the key and the values; or if there are not as
@@ -47,8 +47,17 @@ def check_ranks(trainer: L.Trainer, settings: Mapping[str, Any]) -> None:
     if processes == 1:
         return
     gathered: list[dict[str, str]] = [{} for _ in range(processes)]
-    dist.all_gather_object(gathered, {key: str(value) for key, value in settings.items()})
-    for key, value in gathered[0].items():
-        for rank, other in enumerate(gathered):
-            if other.get(key) != value:
-                raise RuntimeError(f"ranks disagree: {key}={value} on rank 0, {key}={other.get(key)} on rank {rank}.")
+    dist.all_gather_object(gathered, dict(_leaves(settings)))
+    for key in dict.fromkeys(key for found in gathered for key in found):
+        values = [found.get(key, "nothing") for found in gathered]
+        for rank, value in enumerate(values):
+            if value != values[0]:
+                raise RuntimeError(f"ranks disagree: {key}={values[0]} on rank 0, {key}={value} on rank {rank}.")
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

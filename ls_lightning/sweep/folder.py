@@ -116,5 +116,10 @@ def _lock(file: TextIO) -> bool:
 
 def job_digest(config: dict[str, Any]) -> str:
     """12 hexadecimal digits of everything in a job's configuration that decides its numbers."""
+    return config_digest(decisive(config))
+
+
+def decisive(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a job's configuration decides its numbers; it must be the same on all ranks."""
     trainer = {key: value for key, value in config["trainer"].items() if key != "default_root_dir"}
-    return config_digest({**{key: config[key] for key in TRAINED}, "trainer": trainer})
+    return {**{key: config[key] for key in TRAINED}, "trainer": trainer}
