@@ -2,12 +2,12 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from ls_lightning.functional.eps import check_eps
+from ls_lightning.functional.eps import EPS, Range, check_eps
 
 Values = Sequence[float] | Tensor
 
@@ -20,7 +20,7 @@ class EpsBuffer(nn.Module):
     Write through `set_eps`, which keeps the two together.
 
     Args:
-        eps: in [0, 1); a number, or a tensor or list.
+        eps: in [0, 1), or another `allowed` range of a subclass; a number, or a tensor or list.
         **options: kept as attributes, tensors and weights as buffers of the state dict, as in torch's losses.
 
     Raises:
@@ -28,6 +28,7 @@ class EpsBuffer(nn.Module):
         ValueError: eps is out of range, or requires grad.
     """
 
+    allowed: ClassVar[Range] = EPS
     eps: Tensor
     _eps_rest: Tensor
 
@@ -35,19 +36,20 @@ class EpsBuffer(nn.Module):
         super().__init__()
         if isinstance(eps, Sequence) and not isinstance(eps, str):
             eps = torch.tensor(list(eps), dtype=torch.float32)
-        check_eps(eps)
+        check_eps(eps, self.allowed)
         if isinstance(eps, Tensor):
             if eps.requires_grad:
                 raise ValueError(
                     "eps of a loss module is a buffer, got a tensor that requires grad. "
                     "To learn eps, give it to the functions of ls_lightning.functional."
                 )
-            _check_range(eps)
+            _check_range(eps, self.allowed)
             high, rest = _split(eps)
         else:
-            high, rest = (torch.tensor(part, dtype=torch.float32) for part in _split_number(float(eps)))
-        self.register_buffer("eps", high, persistent=False)
-        self.register_buffer("_eps_rest", rest, persistent=False)
+            high, rest = (torch.tensor(part, dtype=torch.float32) for part in _split_number(float(eps), self.allowed))
+        self._exact: tuple[str, ...] = ()
+        self.register_exact("eps", high)
+        self.register_exact("_eps_rest", rest)
         self._names = tuple(options)
         for name, value in options.items():
             if isinstance(value, Tensor) or name in ("weight", "pos_weight"):
@@ -55,22 +57,27 @@ class EpsBuffer(nn.Module):
             else:
                 setattr(self, name, value)
 
+    def register_exact(self, name: str, value: Tensor | None) -> None:
+        """Hold a buffer outside the state dict, which moves with the module and keeps its dtype."""
+        self.register_buffer(name, value, persistent=False)
+        self._exact = (*dict.fromkeys([*self._exact, name]),)
+
     def set_eps(self, eps: float | Tensor) -> None:
         """Write `eps` in place, for every class or sample at once, or with a tensor of the buffer's shape.
 
         A number is checked and written without waiting for a device, and does not recompile a compiled
         step. A tensor's values are checked if it is on the CPU.
         """
-        check_eps(eps)
+        check_eps(eps, self.allowed)
         if not isinstance(eps, Tensor):
-            high, rest = _split_number(float(eps))
+            high, rest = _split_number(float(eps), self.allowed)
             self.eps.fill_(high)
             self._eps_rest.fill_(rest)
             return
         if eps.shape not in (self.eps.shape, ()):
             raise ValueError(f"eps must be a number or of shape {tuple(self.eps.shape)}, got shape {tuple(eps.shape)}.")
         if eps.device.type == "cpu":
-            _check_range(eps)
+            _check_range(eps, self.allowed)
         for buffer, part in zip((self.eps, self._eps_rest), _split(eps), strict=True):
             buffer.copy_(part)
 
@@ -82,12 +89,12 @@ class EpsBuffer(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        exact = {"eps": self.eps, "_eps_rest": self._eps_rest}
+        exact: dict[str, Tensor | None] = {name: getattr(self, name) for name in self._exact}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # .half() and .to(torch.bfloat16), e.g. of a bf16-true Trainer, may move eps but not round it.
         for name, before in exact.items():
             after = getattr(self, name)
-            if after.dtype != torch.float32:
+            if before is not None and after.dtype != before.dtype:
                 setattr(self, name, before.to(after.device))
         return self
 
@@ -104,12 +111,11 @@ class EpsBuffer(nn.Module):
         return eps.unsqueeze(0) if eps.ndim == 1 else eps
 
 
-def _check_range(eps: Tensor) -> None:
-    if eps.is_meta or bool(((eps >= 0) & (eps.float() < 1)).all()):
+def _check_range(eps: Tensor, allowed: Range) -> None:
+    if eps.is_meta or bool((allowed.holds(eps) & allowed.holds(eps.float())).all()):
         return
     raise ValueError(
-        f"eps must be in [0, 1), got a tensor from {eps.min():g} to {eps.max():g}. "
-        "It is the mass taken from the true class; 0.1 is usual."
+        f"{allowed.name} must be in {allowed}, got a tensor from {eps.min():g} to {eps.max():g}. {allowed.advice}"
     )
 
 
@@ -119,9 +125,9 @@ def _split(eps: Tensor) -> tuple[Tensor, Tensor]:
     return high, (eps.detach() - high.to(eps.dtype)).float()
 
 
-def _split_number(eps: float) -> tuple[float, float]:
+def _split_number(eps: float, allowed: Range) -> tuple[float, float]:
     high = ctypes.c_float(eps).value
-    check_eps(high)  # float32 rounds the largest numbers below 1 to 1
+    check_eps(high, allowed)  # float32 rounds the largest numbers below 1 to 1
     return high, eps - high
 
 

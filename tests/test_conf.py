@@ -26,7 +26,12 @@ from ls_lightning.schedules import SCHEDULES
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
-USUAL_EPS = {"bce": 0.1, "ce": 0.1, "kl": 0.1, "none": 0.0, "soft_ce": 0.5}
+USUAL_EPS = {
+    **dict.fromkeys(["bce", "ce", "kl", "confidence_penalty", "max_suppression", "margin", "relaxation"], 0.1),
+    "soft_ce": 0.5,
+    "focal": 0.0,
+    "none": 0.0,
+}
 LOGGED = {"acc", "nll", "brier", "ece", "mce", "gap", "overconfidence"}
 
 

@@ -16,6 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from ls_lightning.functional.penalties import confidence_penalty, margin_smoothing, max_suppression
+from ls_lightning.functional.relaxation import label_relaxation
 from ls_lightning.functional.smoothing import (
     smoothed_binary_cross_entropy_with_logits,
     smoothed_cross_entropy,
@@ -35,12 +37,16 @@ from ls_lightning.losses import (
 )
 
 CONF = Path(__file__).parents[1] / "conf" / "loss"
-SMOOTHING = [name for name in LOSSES if name != "none"]
+SMOOTHING = ["ce", "kl", "bce", "soft_ce", "max_suppression", "confidence_penalty", "margin", "relaxation"]
 FUNCTIONS = {
     "ce": smoothed_cross_entropy,
     "kl": smoothed_kl_div,
     "bce": smoothed_binary_cross_entropy_with_logits,
     "soft_ce": soft_cross_entropy,
+    "max_suppression": max_suppression,
+    "confidence_penalty": confidence_penalty,
+    "margin": margin_smoothing,
+    "relaxation": label_relaxation,
 }
 
 
@@ -91,6 +97,7 @@ OPTIONS = {
     "spread": ["all", "others"],
     "input": ["logits", "log_probs"],
     "normalized": [False, True],
+    "margin": [10.0, 0.5],
 }
 
 
@@ -100,8 +107,8 @@ def test_every_option_reaches_the_function(name, dtype):
     logits, target = batch(name, dtype)
     logits = -logits.abs()  # log-probabilities as well
     tolerance = {"rtol": 1e-13 if dtype == torch.float64 else 1e-6, "atol": 0}
-    fixed = {"weight": [0.5, 1.0, 2.0, 3.0], "reduction": "mean"}
-    usual = FUNCTIONS[name](logits, target, 0.1, weight=torch.tensor(fixed["weight"]))
+    fixed = {"weight": [0.5, 1.0, 2.0, 3.0], "reduction": "mean", **({"margin": 0.2} if name == "margin" else {})}
+    usual = FUNCTIONS[name](logits, target, 0.1, **{**fixed, "weight": torch.tensor(fixed["weight"])})
     for option in inspect.signature(LOSSES[name]).parameters:
         for choice in OPTIONS.get(option, []):
             given = {**fixed, option: choice}
@@ -332,7 +339,7 @@ def test_bad_options_are_refused_at_once(name, options, error, message):
 
 def test_unknown_loss():
     for call in (build_loss, usual_eps):
-        message = "^loss must be one of 'ce', 'kl', 'bce', 'soft_ce', 'none', got 'cee'.$"
+        message = "^loss must be one of 'ce', 'kl', .*, 'none', got 'cee'.$"
         with pytest.raises(ValueError, match=message):
             call("cee")
 
@@ -343,6 +350,11 @@ def test_usual_eps():
         "kl": 0.1,
         "bce": 0.1,
         "soft_ce": 0.5,
+        "confidence_penalty": 0.1,
+        "max_suppression": 0.1,
+        "focal": 0.0,
+        "margin": 0.1,
+        "relaxation": 0.1,
         "none": 0.0,
     }
 
@@ -359,7 +371,7 @@ def test_repr():
 # Living with torch
 
 
-@pytest.mark.parametrize("name", ["ce", "kl", "soft_ce", "none"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "bce"])
 def test_state_dict_is_that_of_cross_entropy(name):
     weight = torch.tensor([1.0, 2.0, 3.0])
     theirs, ours = nn.CrossEntropyLoss(weight=weight), build_loss(name, weight=torch.zeros(3))

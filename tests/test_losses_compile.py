@@ -7,7 +7,7 @@ from ls_lightning.functional.smoothing import smooth_targets, smoothed_cross_ent
 from ls_lightning.losses import LOSSES
 
 EPS = [0.1, 0.0, 0.05, 0.2, 0.3, 0.15, 0.4, 0.25, 0.35, 0.45]
-SMOOTHING = [name for name in LOSSES if name != "none"]
+SMOOTHING = ["ce", "kl", "bce", "soft_ce", "max_suppression", "confidence_penalty", "margin", "relaxation"]
 OPTIONS = [
     {},
     {"weight": [0.5, 1.0, 2.0, 3.0], "reduction": "sum"},
@@ -52,7 +52,7 @@ def test_changing_eps_does_not_recompile(name, options, per_class):
 def test_soft_targets_compile(mode):
     logits, _ = batch("ce")
     target = torch.rand(6, 4).softmax(1)
-    for name in ("ce", "kl", "soft_ce"):
+    for name in ("ce", "kl", "soft_ce", "max_suppression", "confidence_penalty", "margin"):
         loss = LOSSES[name](0.1, weight=[0.5, 1.0, 2.0, 3.0], weight_mode=mode)
         counter = CompileCounter()
         compiled = torch.compile(loss, backend=counter, fullgraph=True)

@@ -8,12 +8,17 @@ from ls_lightning.functional.calibration import (
     calibration_gap,
     reliability_bins,
 )
+from ls_lightning.functional.focal import focal_loss
+from ls_lightning.functional.negative import negative_smoothing
 from ls_lightning.functional.overconfidence import (
     overconfidence_error,
     overconfidence_part,
     underconfidence_error,
     underconfidence_part,
 )
+from ls_lightning.functional.penalties import confidence_penalty, margin_smoothing, max_suppression
+from ls_lightning.functional.prior import prior_smoothing
+from ls_lightning.functional.relaxation import label_relaxation
 from ls_lightning.functional.scores import accuracy, brier_decomposition, brier_score, negative_log_likelihood
 from ls_lightning.functional.smoothing import (
     smooth_targets,
@@ -30,9 +35,16 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_gap",
+    "confidence_penalty",
+    "focal_loss",
+    "label_relaxation",
+    "margin_smoothing",
+    "max_suppression",
     "negative_log_likelihood",
+    "negative_smoothing",
     "overconfidence_error",
     "overconfidence_part",
+    "prior_smoothing",
     "reliability_bins",
     "smooth_targets",
     "smoothed_binary_cross_entropy_with_logits",

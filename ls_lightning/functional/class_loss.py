@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.eps import EPS, Range
 from ls_lightning.functional.options import (
     Input,
     Reduction,
@@ -24,6 +25,7 @@ class Terms(NamedTuple):
     Attributes:
         true: -lp averaged over the target's mass; inf where a class with mass is masked.
         rest: -lp averaged over the classes that share eps.
+        log_probs: `(N, K, d1, ...)`, -inf for a masked class, whatever the weights.
         eps: a number, 0-d, or what broadcasts; 0 where no class is left to take it.
         recipients: how many classes share eps.
         target: the checked target.
@@ -34,6 +36,7 @@ class Terms(NamedTuple):
 
     true: Tensor
     rest: Tensor
+    log_probs: Tensor
     eps: float | Tensor
     recipients: Tensor
     target: Target
@@ -41,15 +44,22 @@ class Terms(NamedTuple):
     class_weight: Tensor | None
     spread: Spread
 
+    @property
+    def finite(self) -> Tensor:
+        """The log-probabilities with 0 for a masked class, so that nothing times it is nan."""
+        return self.log_probs.masked_fill(~self.available, 0)
+
+    def per_class(self, values: float | Tensor) -> float | Tensor:
+        """View what broadcasts over `(N, d1, ...)`, as `eps` does, for the logits' shape."""
+        return values.unsqueeze(1) if isinstance(values, Tensor) and values.ndim else values
+
     def entropy(self) -> Tensor:
         """Entropy of the smoothed target, in nats."""
         distribution = self.target.dense(self.rest.dtype)
         share = self.available / self.recipients.unsqueeze(1)
         if self.spread == "others":
             share = share * (1 - distribution)
-        eps = self.eps
-        if isinstance(eps, Tensor) and eps.ndim:
-            eps = eps.unsqueeze(1)
+        eps = self.per_class(self.eps)
         q = (1 - eps) * distribution + eps * share
         information = -q.masked_fill(q == 0, 1).log()
         if self.class_weight is not None:
@@ -68,6 +78,7 @@ def class_loss(
     reduction: Reduction,
     spread: Spread,
     input: Input,
+    allowed: Range = EPS,
 ) -> Tensor:
     """Read the arguments, apply `per_sample`, weight and reduce: the same for every loss."""
     check_options(weight_mode=weight_mode, reduction=reduction, spread=spread, input=input)
@@ -82,7 +93,7 @@ def class_loss(
         if weight.shape != shape[1:2]:
             raise ValueError(f"weight must be {shape[1:2]} for logits {shape}, got {tuple(weight.shape)}.")
         weight = weight.to(dtype)
-    terms = _terms(logits, read, eps, weight if weight_mode == "torch" else None, spread, input)
+    terms = _terms(logits, read, eps, weight if weight_mode == "torch" else None, spread, input, allowed)
     loss = per_sample(terms)
     counts = None if read.valid is None else read.valid.to(dtype)
     if weight is not None:
@@ -111,12 +122,13 @@ def _terms(
     weight: Tensor | None,
     spread: Spread,
     input: Input,
+    allowed: Range,
 ) -> Terms:
     """Reduce the class dimension to the two averages that the losses combine.
 
     `weight` `(K,)` weights every class of the target (`weight_mode="torch"`).
     """
-    log_probs = _log_probabilities(logits, target.valid, input)
+    log_probs = unweighted = _log_probabilities(logits, target.valid, input)
     available = log_probs != -torch.inf
     finite = log_probs.masked_fill(~available, 0)
     class_weight = None if weight is None else per_class(weight, logits.ndim)
@@ -124,7 +136,7 @@ def _terms(
         finite = class_weight * finite
         # A class of weight 0 does not count, not even one that is masked.
         log_probs = (class_weight * log_probs).masked_fill(class_weight == 0, 0)
-    sample_eps = target.eps(eps, tuple(logits.shape), log_probs.dtype)
+    sample_eps = target.eps(eps, tuple(logits.shape), log_probs.dtype, allowed)
     true, rest = target.expectation(log_probs), finite.sum(1)
     recipients = available.sum(1).to(rest.dtype)
     if spread == "others":
@@ -133,4 +145,14 @@ def _terms(
         # A whole number up to rounding; with no class but the true one left, the mass stays there.
         sample_eps = (recipients > 0.5).to(rest.dtype) * sample_eps
     recipients = recipients.masked_fill(recipients < 0.5, 1)
-    return Terms(-true, -rest / recipients, sample_eps, recipients, target, available, class_weight, spread)
+    return Terms(
+        true=-true,
+        rest=-rest / recipients,
+        log_probs=unweighted,
+        eps=sample_eps,
+        recipients=recipients,
+        target=target,
+        available=available,
+        class_weight=class_weight,
+        spread=spread,
+    )

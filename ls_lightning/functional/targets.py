@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ls_lightning.functional.eps import align_eps
+from ls_lightning.functional.eps import EPS, Range, align_eps
 
 
 class Target(NamedTuple):
@@ -41,6 +41,12 @@ class Target(NamedTuple):
         except RuntimeError as error:
             raise explain_index_error(self.value, self.num_classes, error) from None
 
+    def rows(self, matrix: Tensor) -> Tensor:
+        """Average the rows of `(K, M)` over the target's mass; gives `(N, M, d1, ...)`."""
+        if self.is_distribution:
+            return torch.einsum("nk...,km->nm...", self.value, matrix)
+        return matrix[self.value].movedim(-1, 1)
+
     def dense(self, dtype: torch.dtype) -> Tensor:
         """Return the distributions `(N, K, d1, ...)`: class indices become one-hot."""
         if self.is_distribution:
@@ -52,9 +58,11 @@ class Target(NamedTuple):
         except RuntimeError as error:
             raise explain_index_error(self.value, self.num_classes, error) from None
 
-    def eps(self, eps: float | Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> float | Tensor:
+    def eps(
+        self, eps: float | Tensor, shape: tuple[int, ...], dtype: torch.dtype, allowed: Range = EPS
+    ) -> float | Tensor:
         """Turn any form of `eps` into a number or what broadcasts over `(N, d1, ...)`."""
-        aligned = align_eps(eps, shape, (shape[0], *shape[2:]), dtype)
+        aligned = align_eps(eps, shape, (shape[0], *shape[2:]), dtype, allowed)
         if not isinstance(aligned, Tensor) or aligned.ndim == 0:
             return aligned
         return aligned.squeeze(1) if aligned.shape[1] == 1 else self.expectation(aligned.flatten())

@@ -1,5 +1,6 @@
 """The options that the loss modules share, checked before training starts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ def checked(**options: Any) -> dict[str, Any]:
     if "weight_mode" in options and weight is not None and weight.ndim != 1:
         raise ValueError(f"weight must hold one number per class, (K,), got shape {tuple(weight.shape)}.")
     return options
+
+
+def only_zero(eps: float | Values, message: str) -> float:
+    """Refuse an eps that is not 0, for a loss that has none; `{eps}` in the message is what came."""
+    if isinstance(eps, (Tensor, Sequence)) or eps != 0:
+        raise ValueError(message.format(eps=eps))
+    return 0.0
 
 
 def _weight(name: str, weight: Values) -> Tensor:

@@ -1,6 +1,5 @@
 """Plain cross-entropy, the baseline."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +7,9 @@ from torch import Tensor
 from ls_lightning.eps_buffer import EpsBuffer, Values
 from ls_lightning.functional.options import Input, Reduction, WeightMode
 from ls_lightning.functional.smoothing import smoothed_cross_entropy
-from ls_lightning.losses.checked import checked
+from ls_lightning.losses.checked import checked, only_zero
+
+_NO_EPS = "loss=none is plain cross-entropy and takes eps=0, got {eps}. Use loss=ce to smooth."
 
 
 class CrossEntropy(EpsBuffer):
@@ -50,7 +51,7 @@ class CrossEntropy(EpsBuffer):
         input: Input = "logits",
     ) -> None:
         super().__init__(
-            _only_zero(eps),
+            only_zero(eps, _NO_EPS),
             **checked(
                 weight=weight,
                 weight_mode=weight_mode,
@@ -62,7 +63,7 @@ class CrossEntropy(EpsBuffer):
 
     def set_eps(self, eps: float | Tensor) -> None:
         """Accept 0, refuse anything else."""
-        _only_zero(eps)
+        only_zero(eps, _NO_EPS)
 
     def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         """Return the loss of logits `(N, K, d1, ...)` and class indices or distributions.
@@ -70,9 +71,3 @@ class CrossEntropy(EpsBuffer):
         `options` replace those of the module in this call.
         """
         return self._call(smoothed_cross_entropy, logits, target, options)
-
-
-def _only_zero(eps: float | Values) -> float:
-    if isinstance(eps, (Tensor, Sequence)) or eps != 0:
-        raise ValueError(f"loss=none is plain cross-entropy and takes eps=0, got {eps}. Use loss=ce to smooth.")
-    return 0.0

@@ -6,7 +6,12 @@ from typing import Any
 
 from ls_lightning.eps_buffer import EpsBuffer
 from ls_lightning.functional.options import quoted
+from ls_lightning.losses.confidence_penalty import ConfidencePenalty
 from ls_lightning.losses.cross_entropy import CrossEntropy
+from ls_lightning.losses.focal import FocalLoss
+from ls_lightning.losses.label_relaxation import LabelRelaxation
+from ls_lightning.losses.margin import MarginSmoothing
+from ls_lightning.losses.max_suppression import MaxSuppression
 from ls_lightning.losses.smoothed_bce import SmoothedBCEWithLogits
 from ls_lightning.losses.smoothed_cross_entropy import SmoothedCrossEntropy
 from ls_lightning.losses.smoothed_kl_div import SmoothedKLDiv
@@ -17,6 +22,11 @@ LOSSES: dict[str, type[EpsBuffer]] = {
     "kl": SmoothedKLDiv,
     "bce": SmoothedBCEWithLogits,
     "soft_ce": SoftCrossEntropy,
+    "confidence_penalty": ConfidencePenalty,
+    "max_suppression": MaxSuppression,
+    "focal": FocalLoss,
+    "margin": MarginSmoothing,
+    "relaxation": LabelRelaxation,
     "none": CrossEntropy,
 }
 
