@@ -138,10 +138,8 @@ class TemperatureScaling(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking or dataloader_idx != self.dataloader_idx:
-            return
         found = self._outputs.of_batch(pl_module, batch, outputs, batch_idx, dataloader_idx)
-        if found is not None:
+        if found is not None and dataloader_idx == self.dataloader_idx and not trainer.sanity_checking:
             self._fit.add(trainer, found)
 
     @override
