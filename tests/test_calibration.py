@@ -100,24 +100,53 @@ def check(given, expected, atol=1e-9):
 # bins
 
 
-@pytest.mark.parametrize("closed", ["right", "left"])
-@pytest.mark.parametrize("num_bins", range(1, 101))
-def test_bins_of_float32_are_exact(num_bins, closed):
+def on_and_beside_edges(num_bins):
+    """The float32 nearest to each k/M and its two neighbours, as integers over 2**149 and as numbers."""
     edges = (torch.arange(num_bins + 1, dtype=torch.float64) / num_bins).float()
-    generator = torch.Generator().manual_seed(num_bins)
     p = torch.cat([edges, edges.nextafter(torch.zeros(())), edges.nextafter(torch.ones(()))])
-    p = torch.cat([p, torch.rand(50, generator=generator)]).clamp(0, 1)
+    numerators = [top * (2**149 // bottom) for top, bottom in (value.as_integer_ratio() for value in p.tolist())]
+    return p, numerators
+
+
+@pytest.mark.parametrize("sizes", [range(start, start + 100) for start in range(1, 1001, 100)])
+def test_bins_are_exact_on_and_beside_every_edge(sizes):
+    """Every M to 1000 against integer arithmetic."""
+    for num_bins in sizes:
+        p, numerators = on_and_beside_edges(num_bins)
+        last = num_bins - 1
+        right = [max(-(-value * num_bins // 2**149) - 1, 0) for value in numerators]
+        left = [min(value * num_bins >> 149, last) for value in numerators]
+        assert bin_index(p, num_bins, "right").tolist() == right, num_bins
+        assert bin_index(p, num_bins, "left").tolist() == left, num_bins
+
+
+@pytest.mark.parametrize("closed", ["right", "left"])
+@pytest.mark.parametrize("num_bins", [1, 2, 15, 49, 100, 999, 1000])
+def test_bins_of_float32_are_exact(num_bins, closed):
+    p = torch.rand(2000, generator=torch.Generator().manual_seed(num_bins))
     position = [Fraction(value) * num_bins for value in p.tolist()]
     expected = [math.ceil(v) - 1 if closed == "right" else math.floor(v) for v in position]
-    expected = [min(max(index, 0), num_bins - 1) for index in expected]
-    assert bin_index(p, num_bins, closed).tolist() == expected
+    assert bin_index(p, num_bins, closed).tolist() == [min(max(index, 0), num_bins - 1) for index in expected]
 
 
-@pytest.mark.parametrize("num_bins", range(1, 101))
-def test_edges_in_float64_belong_to_their_bin(num_bins):
-    p = torch.tensor([k / num_bins for k in range(num_bins + 1)], dtype=torch.float64)
-    assert bin_index(p, num_bins, "right").tolist() == [0, *range(num_bins)]
-    assert bin_index(p, num_bins, "left").tolist() == [*range(num_bins), num_bins - 1]
+@pytest.mark.parametrize("sizes", [range(start, start + 100) for start in range(1, 1001, 100)])
+def test_edges_in_float64_belong_to_their_bin(sizes):
+    for num_bins in sizes:
+        p = torch.tensor([k / num_bins for k in range(num_bins + 1)], dtype=torch.float64)
+        assert bin_index(p, num_bins, "right").tolist() == [0, *range(num_bins)]
+        assert bin_index(p, num_bins, "left").tolist() == [*range(num_bins), num_bins - 1]
+
+
+def test_sums_take_a_thousand_bins_as_the_formulas_do():
+    probs = torch.stack([on_and_beside_edges(1000)[0].clamp(0, 1).double()] * 2, 1)
+    probs[:, 0] = 1 - probs[:, 1]
+    target = torch.arange(len(probs)) % 2
+    for closed in ("right", "left"):
+        options = {"num_bins": 1000, "closed": closed}
+        sums = calibration_sums(probs[:, 1], target, Spec("binary", input="probs", confidence="positive", **options))
+        counts = measures.reliability_bins(sums).counts
+        expected = torch.bincount(bin_index(probs[:, 1], 1000, closed), minlength=1000)
+        assert counts.tolist() == expected.tolist()
 
 
 def test_closed_decides_only_about_edges():

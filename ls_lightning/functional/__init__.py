@@ -10,6 +10,11 @@ from ls_lightning.functional.calibration import (
 )
 from ls_lightning.functional.focal import focal_loss
 from ls_lightning.functional.negative import negative_smoothing
+from ls_lightning.functional.classwise import (
+    ClasswiseCalibration,
+    classwise_calibration,
+    classwise_calibration_error,
+)
 from ls_lightning.functional.overconfidence import (
     overconfidence_error,
     overconfidence_part,
@@ -20,6 +25,7 @@ from ls_lightning.functional.penalties import confidence_penalty, margin_smoothi
 from ls_lightning.functional.prior import prior_smoothing
 from ls_lightning.functional.relaxation import label_relaxation
 from ls_lightning.functional.scores import accuracy, brier_decomposition, brier_score, negative_log_likelihood
+from ls_lightning.functional.smooth import smooth_calibration_error
 from ls_lightning.functional.smoothing import (
     smooth_targets,
     smoothed_cross_entropy,
@@ -29,12 +35,15 @@ from ls_lightning.functional.smoothing import (
 
 __all__ = [
     "BrierDecomposition",
+    "ClasswiseCalibration",
     "accuracy",
     "bootstrap_interval",
     "brier_decomposition",
     "brier_score",
     "calibration_error",
     "calibration_gap",
+    "classwise_calibration",
+    "classwise_calibration_error",
     "confidence_penalty",
     "focal_loss",
     "label_relaxation",
@@ -46,6 +55,7 @@ __all__ = [
     "overconfidence_part",
     "prior_smoothing",
     "reliability_bins",
+    "smooth_calibration_error",
     "smooth_targets",
     "smoothed_binary_cross_entropy_with_logits",
     "smoothed_cross_entropy",

@@ -47,11 +47,11 @@ def measure(scores: Tensor, target: Tensor, spec: Spec) -> Samples:
         target: `(S,)`.
         spec: how to read them.
     """
-    ignored, in_range, label = _read_target(target, scores.shape[-1] if scores.ndim == 2 else 2, spec)
+    ignored, in_range, label = read_target(target, scores.shape[-1] if scores.ndim == 2 else 2, spec)
     rows = scores.double().contiguous()
     if rows.ndim == 1:
         rows = _two_columns(rows, spec)
-    valid = _are_logits(rows) if spec.input == "logits" else _are_probabilities(rows)
+    valid = are_logits(rows) if spec.input == "logits" else are_probabilities(rows)
     rows = torch.where(valid[:, None], rows, 1 / rows.shape[1])
     row = _from_logits(rows, label) if spec.input == "logits" else _from_probabilities(rows, label)
     correct = row.predicted == label
@@ -70,6 +70,19 @@ def measure(scores: Tensor, target: Tensor, spec: Spec) -> Samples:
     )
 
 
+def probabilities(scores: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Return float64 probabilities `(S, K)`, and which are valid: samples `(S,)` if multiclass, else each `(S, K)`."""
+    rows = scores.double().contiguous()
+    if spec.task != "multiclass":
+        rows = _two_columns(rows, spec)
+    if spec.input == "probs":
+        p, valid = rows.clamp(0, 1), are_probabilities(rows)
+    else:
+        relative = (rows - rows.amax(-1, keepdim=True)).exp()
+        p, valid = relative / exact_sum(relative)[..., None], are_logits(rows)
+    return (p if spec.task == "multiclass" else p[..., 1]), valid
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """Sum values of size at most 1 over the last dimension, to 2**-52 K each, identically in any order.
 
@@ -79,7 +92,8 @@ def exact_sum(values: Tensor) -> Tensor:
     return (values * scale).round_().sum(-1) / scale
 
 
-def _read_target(target: Tensor, num_classes: int, spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
+def read_target(target: Tensor, num_classes: int, spec: Spec) -> tuple[Tensor, Tensor, Tensor]:
+    """Tell which targets are ignored and which are in range, and make all of them indices."""
     # A uint8 tensor equals -100 where it is 156.
     target = target.double() if target.is_floating_point() else target.long()
     ignored = torch.zeros_like(target, dtype=torch.bool)
@@ -98,14 +112,15 @@ def _two_columns(scores: Tensor, spec: Spec) -> Tensor:
     return torch.stack([-scores.clamp(min=0), scores.clamp(max=0)], -1)
 
 
-def _are_logits(rows: Tensor) -> Tensor:
-    """Tell rows without NaN or +inf; -inf is a masked class, but one class has to be left."""
+def are_logits(rows: Tensor) -> Tensor:
+    """Tell rows `(..., K)` without NaN or +inf; -inf is a masked class, but one class has to be left."""
     return rows.amax(-1).isfinite()
 
 
-def _are_probabilities(rows: Tensor) -> Tensor:
+def are_probabilities(rows: Tensor) -> Tensor:
+    """Tell rows `(..., K)` that are probabilities but for rounding."""
     inside = (rows - 0.5).abs().amax(-1) <= 0.5 + PROBABILITY_TOLERANCE
-    total = exact_sum(torch.where(inside[:, None], rows, 0))
+    total = exact_sum(torch.where(inside[..., None], rows, 0))
     return inside & ((total - 1).abs() <= PROBABILITY_TOLERANCE)
 
 

@@ -122,17 +122,22 @@ def read_sums(sums: Tensor) -> tuple[BinSums, Totals]:
     values = exact[..., 0] + exact[..., 1] * 2.0**-_UNITS
     bins, totals = BinSums(*values[:-1, :-1].unbind(1)), Totals(*values[-1].unbind())
     seen = int(totals.n + totals.invalid + totals.out_of_range + totals.omitted)
-    if totals.invalid > 0:
-        raise ValueError(
-            f"{int(totals.invalid)} of {seen} samples cannot be measured: logits must not be NaN or +inf, "
-            "nor all -inf; with input='probs', rows must lie in [0, 1] and sum to 1. nan_policy='omit' leaves them out."
-        )
-    if totals.out_of_range > 0:
-        raise ValueError(
-            f"{int(totals.out_of_range)} of {seen} targets are out of range: they must be classes from 0 to "
-            "K-1 (0 or 1 for binary and multilabel), or ignore_index."
-        )
+    check_valid(int(totals.invalid), int(totals.out_of_range), f" of {seen}")
     return bins, totals
+
+
+def check_valid(invalid: int, out_of_range: int, seen: str = "") -> None:
+    """Raise a ValueError if some sample was not a number or its target out of range: no metric would be true."""
+    if invalid > 0:
+        raise ValueError(
+            f"{invalid}{seen} samples cannot be measured: logits must not be NaN or +inf, nor all -inf; with "
+            "input='probs', rows must lie in [0, 1] and sum to 1. nan_policy='omit' leaves them out."
+        )
+    if out_of_range > 0:
+        raise ValueError(
+            f"{out_of_range}{seen} targets are out of range: they must be classes from 0 to K-1 (0 or 1 for binary "
+            "and multilabel), or ignore_index."
+        )
 
 
 def _sum_samples(samples: Samples, spec: Spec) -> Tensor:

@@ -6,6 +6,7 @@ computes one softmax a batch. Values are bit-identical for any batch size, batch
 
 from ls_lightning.metrics.base import CalibrationMetric, SumMetric
 from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
+from ls_lightning.metrics.classwise import ClasswiseCalibrationError
 from ls_lightning.metrics.collections import default_metrics, full_metrics
 from ls_lightning.metrics.overconfidence import (
     OverconfidenceError,
@@ -14,6 +15,7 @@ from ls_lightning.metrics.overconfidence import (
     UnderconfidencePart,
 )
 from ls_lightning.metrics.scores import Accuracy, BrierComponent, BrierScore, MeanEntropy, NegativeLogLikelihood
+from ls_lightning.metrics.smooth import SmoothCalibrationError
 
 __all__ = [
     "Accuracy",
@@ -22,10 +24,12 @@ __all__ = [
     "CalibrationError",
     "CalibrationGap",
     "CalibrationMetric",
+    "ClasswiseCalibrationError",
     "MeanEntropy",
     "NegativeLogLikelihood",
     "OverconfidenceError",
     "OverconfidencePart",
+    "SmoothCalibrationError",
     "SumMetric",
     "UnderconfidenceError",
     "UnderconfidencePart",

@@ -69,6 +69,11 @@ class SumMetric(Metric):
         return super()._apply(keep_dtype, exclude_state)
 
 
+def state_name(kind: str, spec: Spec) -> str:
+    """Name the state of metrics that read samples as `spec` says; the number of classes does not matter."""
+    return "_".join([kind, *(str(value) for name, value in asdict(spec).items() if name != "num_classes")])
+
+
 class CalibrationMetric(SumMetric):
     """The shared state of all metrics here; subclasses say in `measure` how its sums are read.
 
@@ -103,8 +108,7 @@ class CalibrationMetric(SumMetric):
     ) -> None:
         super().__init__(**kwargs)
         self.spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
-        name = "_".join(["sums", *(str(v) for k, v in asdict(self.spec).items() if k != "num_classes")])
-        self._add_sums(name, empty_sums(num_bins))
+        self._add_sums(state_name("sums", self.spec), empty_sums(num_bins))
 
     @override
     def update(self, logits: Tensor, target: Tensor) -> None:
