@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ls_lightning.schedules import Schedule
 
+_TRIAL = "LS_TRIAL"
 VARIABLES = ("LS_EPS", "LS_LOSS", "LS_SCHEDULE", "LS_TARGET")
 
 
 def callbacks_from_environment(environ: Mapping[str, str] = os.environ) -> list[Any]:
-    """``LabelSmoothing`` and ``CalibrationMonitor`` if one of the variables is set, else nothing.
+    """``LabelSmoothing`` and ``CalibrationMonitor`` if one of the variables is set, ``Pruning`` in a sweep that prunes.
 
     * ``LS_EPS``: eps in [0, 1).
     * ``LS_LOSS``: a name such as ``kl``; ``ce`` if unset.
@@ -34,6 +35,18 @@ def callbacks_from_environment(environ: Mapping[str, str] = os.environ) -> list[
         >>> callbacks_from_environment({})
         []
     """
+    return [*_smoothing(environ), *_pruning(environ)]
+
+
+def _pruning(environ: Mapping[str, str]) -> list[Any]:
+    if not environ.get(_TRIAL):
+        return []
+    from ls_lightning.callbacks.pruning import pruning_from_environment
+
+    return list(pruning_from_environment(environ))
+
+
+def _smoothing(environ: Mapping[str, str]) -> list[Any]:
     given = {name: environ[name] for name in VARIABLES if environ.get(name)}
     if not given:
         return []
