@@ -4,6 +4,7 @@ All classes take the same arguments and accumulate the same sums, so that a `Met
 computes one softmax a batch. Values are bit-identical for any batch size, batch order and number of ranks.
 """
 
+from ls_lightning.metrics.adaptive import AdaptiveCalibrationError
 from ls_lightning.metrics.base import CalibrationMetric, SumMetric
 from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
 from ls_lightning.metrics.classwise import ClasswiseCalibrationError
@@ -15,20 +16,35 @@ from ls_lightning.metrics.overconfidence import (
     UnderconfidencePart,
 )
 from ls_lightning.metrics.scores import Accuracy, BrierComponent, BrierScore, MeanEntropy, NegativeLogLikelihood
+from ls_lightning.metrics.selective import (
+    AUGRC,
+    AURC,
+    EAURC,
+    CoverageAtRisk,
+    RiskAtCoverage,
+    RiskCoverageCurve,
+)
 from ls_lightning.metrics.smooth import SmoothCalibrationError
 
 __all__ = [
+    "AUGRC",
+    "AURC",
+    "EAURC",
     "Accuracy",
+    "AdaptiveCalibrationError",
     "BrierComponent",
     "BrierScore",
     "CalibrationError",
     "CalibrationGap",
     "CalibrationMetric",
     "ClasswiseCalibrationError",
+    "CoverageAtRisk",
     "MeanEntropy",
     "NegativeLogLikelihood",
     "OverconfidenceError",
     "OverconfidencePart",
+    "RiskAtCoverage",
+    "RiskCoverageCurve",
     "SmoothCalibrationError",
     "SumMetric",
     "UnderconfidenceError",
