@@ -1,0 +1,83 @@
+"""What is known of the metrics by name: words, direction, form. A metric that is not here is still read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric.
+
+    Args:
+        key: as in ``result.json``.
+        label: as in tables and figures.
+        unit: what its share of 1 is shown in, ``"%"``, or nothing.
+        best: ``"low"``, ``"high"``, or ``"zero"`` for a signed one; None if it has no better side.
+    """
+
+    key: str
+    label: str
+    unit: str = ""
+    best: str | None = "low"
+
+    @property
+    def scale(self) -> float:
+        """From what is stored to what is shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def cost(self, value: float) -> float:
+        """The same information as a number that is better when it is lower; accuracy becomes the error rate."""
+        return _COSTS[self.best](value)
+
+    def show(self, value: float, half: float = math.nan, *, signed: bool = False) -> str:
+        """A number, with half of its interval if there is one.
+
+        Example:
+            >>> MEASURES["ece"].show(0.1194, 0.0031), MEASURES["nll"].show(0.1)
+            ('11.9 ±0.3', '0.100')
+        """
+        digits = 1 if self.unit else 3
+        plus = "+" if signed or self.best == "zero" else ""
+        text = f"{self.scale * value:{plus}.{digits}f}"
+        text = text.replace("-", "", 1) if float(text) == 0 and not plus else text
+        return text if math.isnan(half) else f"{text} ±{self.scale * half:.{digits}f}"
+
+
+_COSTS: dict[str | None, Callable[[float], float]] = {
+    "low": lambda value: value,
+    "high": lambda value: 1 - value,
+    "zero": abs,
+    None: lambda value: math.nan,
+}
+
+_ALL = (
+    Measure("acc", "accuracy", "%", "high"),
+    Measure("nll", "NLL"),
+    Measure("ece", "ECE", "%"),
+    Measure("ece_debiased", "ECE debiased", "%"),
+    Measure("gap", "gap", "%", "zero"),
+    Measure("overconfidence", "overconf.", "%"),
+    Measure("brier", "Brier"),
+    Measure("aurc", "AURC", "%"),
+    Measure("underconfidence", "underconf.", "%"),
+    Measure("over_part", "over part", "%"),
+    Measure("under_part", "under part", "%"),
+    Measure("mce", "MCE", "%"),
+    Measure("rmsce", "RMSCE", "%"),
+    Measure("rmsce_debiased", "RMSCE debiased", "%"),
+    Measure("ace", "adaptive ECE", "%"),
+    Measure("classwise_ece", "class-wise ECE", "%"),
+    Measure("smece", "smECE", "%"),
+    Measure("eaurc", "E-AURC", "%"),
+    Measure("augrc", "AUGRC", "%"),
+    Measure("entropy", "entropy", "", None),
+    Measure("reliability", "Brier reliability"),
+    Measure("resolution", "Brier resolution", "", None),
+    Measure("uncertainty", "Brier uncertainty", "", None),
+)
+MEASURES: dict[str, Measure] = {measure.key: measure for measure in _ALL}
+SHOWN = ("acc", "nll", "ece", "ece_debiased", "gap", "overconfidence", "brier", "aurc")
+"""The columns of the table, as far as they were measured."""

@@ -1,0 +1,198 @@
+"""The choice of eps and the words for it, on made-up sweeps whose answer is known."""
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from job_folders import measured, write_job, write_sweep
+from scipy import stats
+
+from ls_lightning.errors import ConfigError
+from ls_lightning.sweep.answer import explain, headline
+from ls_lightning.sweep.choose import choose
+from ls_lightning.sweep.criterion import parse_criterion
+from ls_lightning.sweep.find import find_jobs
+from ls_lightning.sweep.groups import group_jobs
+from ls_lightning.sweep.jobs import Job, read_job
+
+GRID = (0, 0.05, 0.1, 0.2)
+
+
+def valley(eps):
+    return 0.5 + 20 * (eps - 0.1) ** 2
+
+
+def chosen(root, select="nll"):
+    groups, _ = group_jobs(read_job(folder) for folder in find_jobs([root]))
+    return choose(groups, parse_criterion(select))
+
+
+def text(choice):
+    return "\n".join([headline(choice), *explain(choice)])
+
+
+def test_a_clear_minimum_is_chosen_and_told_from_eps_0(tmp_path):
+    choice = chosen(write_sweep(tmp_path, valley, grid=GRID, noise=0.001))
+    assert (choice.best.eps, choice.chosen.eps, choice.baseline.eps, choice.edge) == (0.1, 0.1, 0, None)
+    assert choice.separated
+    said = text(choice)
+    assert said.startswith("eps 0.1: ECE 8.0 -> 6.0 %, accuracy +4.")
+    assert "over 5 seeds; temperature scaling alone gives 7.0 %." in said
+    assert "more than noise" in said
+    assert "in favour of eps 0.1" in said
+    assert "widen" not in said
+    assert "No eps is better" not in said
+
+
+def test_the_effect_is_that_of_the_test_data_with_bonferronis_interval(tmp_path):
+    choice = chosen(write_sweep(tmp_path, valley, grid=GRID, noise=0.01))
+    after, before = (group.by_seed("test/nll") for group in (choice.chosen, choice.baseline))
+    wanted = stats.ttest_rel(list(after.values()), list(before.values())).confidence_interval(1 - 0.05 / 3)
+    assert (choice.stage, choice.alpha) == ("test", pytest.approx(0.05 / 3))
+    assert (choice.effect.low, choice.effect.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_validation_alone_chooses(tmp_path):
+    for number, (eps, val, test) in enumerate(((0, 0.5, 0.1), (0.1, 0.3, 0.9), (0.2, 0.4, 0.0))):
+        for seed in range(3):
+            write_job(tmp_path / f"{number}-{seed}", eps, seed, val=measured(val), test=measured(test))
+    choice = chosen(tmp_path)
+    assert choice.chosen.eps == 0.1
+    assert choice.effect.mean == pytest.approx(0.8)
+    assert "in favour of eps 0." in text(choice)
+
+
+def test_one_standard_error_toward_the_smaller_eps(tmp_path):
+    costs = {0: [0.9, 0.9, 0.9, 0.9], 0.05: [0.52, 0.50, 0.48, 0.51], 0.1: [0.5, 0.5, 0.5, 0.5], 0.2: [0.7] * 4}
+    for eps, values in costs.items():
+        for seed, value in enumerate(values):
+            write_job(tmp_path / f"{eps}-{seed}", eps, seed, val=measured(value), test=measured(value))
+    choice = chosen(tmp_path)
+    excess = [after - before for after, before in zip(costs[0.05], costs[0.1], strict=True)]
+    assert 0 < sum(excess) / 4 <= stats.sem(excess)
+    assert (choice.best.eps, choice.chosen.eps) == (0.1, 0.05)
+    assert "eps 0.05 is within one standard error of it" in text(choice)
+    costs[0.05] = [0.53, 0.52, 0.52, 0.53]
+    for seed, value in enumerate(costs[0.05]):
+        write_job(tmp_path / f"0.05-{seed}", 0.05, seed, val=measured(value), test=measured(value))
+    assert chosen(tmp_path).chosen.eps == 0.1
+
+
+def test_noise_is_called_noise_and_the_seeds_that_lack_are_counted(tmp_path):
+    choice = chosen(
+        write_sweep(tmp_path, lambda eps: 0.5 - 0.02 * (eps == 0.1), grid=(0, 0.1), noise=0.03, seeds=range(4))
+    )
+    assert not choice.separated
+    said = text(choice)
+    assert "No eps is better than another on this evidence" in said
+    needed = choice.more_seeds
+    assert f"{needed} seed" in said
+    command = next(line for line in said.splitlines() if line.startswith("python -m ls_lightning.train -m"))
+    words = shlex.split(command)
+    assert "eps=0,0.1" in words
+    assert any(word.startswith(("seed=range(4,", "seed=4")) for word in words)
+    assert "trainer.max_epochs=40" in words
+
+
+def test_no_difference_at_all_needs_no_more_seeds(tmp_path):
+    said = text(chosen(write_sweep(tmp_path, lambda eps: 0.5, grid=(0, 0.1))))
+    assert said.startswith("eps 0: ")
+    assert "would need more than 1000 seeds" in said
+
+
+def test_one_seed_says_nothing(tmp_path):
+    choice = chosen(write_sweep(tmp_path, valley, grid=GRID, seeds=[7]))
+    said = text(choice)
+    assert choice.chosen.eps == 0.1
+    assert "a single seed says nothing" in said
+    assert "'seed=range(8,12)'" in said
+    assert "nan" not in said
+
+
+@pytest.mark.parametrize(
+    ("grid", "best", "side", "words"),
+    [
+        ((0, 0.05, 0.1), 0.2, "high", "eps=0.15,0.2"),
+        ((0, 0.1, 0.4), 0.9, "high", "eps=0.7 "),
+        ((0, 0.3, 0.8), 0.9, "high", "eps=0.9 "),
+        ((0.1, 0.2), 0.05, "low", "eps=0,0.025,0.05"),
+        ((0, 0.1, 0.2), 0.1, None, ""),
+        ((0, 0.1, 0.2), 0.0, None, ""),
+    ],
+)
+def test_the_edge_of_the_grid(tmp_path, grid, best, side, words):
+    choice = chosen(write_sweep(tmp_path, lambda eps: 0.5 + (eps - best) ** 2, grid=grid, noise=1e-4))
+    assert choice.edge == side
+    assert ("widen the grid" in text(choice)) == (side is not None)
+    assert words in text(choice)
+
+
+def test_the_grid_is_that_of_the_best_schedule(tmp_path):
+    write_sweep(tmp_path / "constant", lambda eps: 0.5 + eps, grid=(0, 0.1, 0.2), noise=1e-4)
+    write_sweep(tmp_path / "linear", lambda eps: 0.5 - eps, grid=(0.05, 0.1), noise=1e-4, schedule="linear")
+    choice = chosen(tmp_path)
+    assert (choice.grid, choice.edge) == ([0, 0.05, 0.1], "high")
+    said = text(choice)
+    assert said.startswith("eps 0.1 with linear decay: ECE")
+    assert "loss=ce schedule=linear trainer.max_epochs=40" in said
+    assert "among 5 combinations" in said
+
+
+def test_without_eps_0_it_is_asked_for(tmp_path):
+    choice = chosen(write_sweep(tmp_path, lambda eps: eps, grid=(0.1, 0.2), noise=1e-3))
+    assert choice.baseline is None
+    assert choice.reference.eps == 0.2
+    assert "Plain training (eps 0) was not run" in text(choice)
+
+
+def test_a_single_eps_has_nothing_to_be_compared_with(tmp_path):
+    said = text(chosen(write_sweep(tmp_path, lambda eps: 0.5, grid=(0.1,), noise=0.1)))
+    assert "nothing to compare it with" in said
+    assert "eps=0 'seed=range(0,5)' loss=ce schedule=constant" in said
+
+
+def test_without_test_data_it_says_so(tmp_path):
+    for eps in (0, 0.1):
+        for seed in range(2):
+            write_job(tmp_path / f"{eps}-{seed}", eps, seed, val=measured(0.5 - eps + seed / 100))
+    choice = chosen(tmp_path)
+    assert choice.stage == "val"
+    assert "Nothing was measured on test data" in text(choice)
+
+
+def test_a_metric_that_nobody_measured(tmp_path):
+    write_sweep(tmp_path, valley)
+    with pytest.raises(ConfigError, match="select=aurc needs val/aurc, which no finished job has"):
+        chosen(tmp_path, "aurc")
+    assert chosen(tmp_path, "nll_scaled").criterion.label == "NLL after temperature scaling"
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 10), st.sampled_from(["nll", "ece", "brier"])), min_size=1, max_size=4))
+def test_a_weighted_sum_is_one(terms):
+    criterion = parse_criterion("+".join(f"{weight:.6f}*{key}" for weight, key in terms))
+    values = {"nll": 0.3, "ece": 0.05, "brier": 0.2}
+    job = Job("here", "complete", "", {"metrics": {"val": values}})
+    wanted = sum(float(f"{weight:.6f}") * values[key] for weight, key in terms)
+    assert criterion.cost(job, "val") == pytest.approx(wanted)
+
+
+def test_lower_is_better_for_every_term():
+    job = Job("here", "complete", "", {"metrics": {"val": {"acc": 0.9, "gap": -0.2}}})
+    assert parse_criterion("accuracy").cost(job, "val") == pytest.approx(0.1)
+    assert parse_criterion("gap+2acc").cost(job, "val") == pytest.approx(0.4)
+    assert parse_criterion("accuracy+0.5*ece").label == "error rate + 0.5 ECE"
+
+
+@pytest.mark.parametrize("wrong", ["", "nll-ece", "0*nll", "nll+", "-1*nll", "nll*2", "nan*nll"])
+def test_what_is_no_criterion(wrong):
+    with pytest.raises(ConfigError, match="select must be a metric or a weighted sum"):
+        parse_criterion(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"), [("nl", "Did you mean nll"), ("entropy", "select must name"), ("acuracy", "accuracy")]
+)
+def test_unknown_metrics(wrong, hint):
+    with pytest.raises(ConfigError, match=hint):
+        parse_criterion(wrong)
