@@ -146,7 +146,7 @@ def _read(metrics: dict[str, Metric], states: dict[str, tuple[SumMetric, Tensor]
             values[name] = math.nan
             complaints.append(f"{name}: {error}")
     if complaints:
-        rank_zero_warn(f"nan is logged for {len(complaints)} metrics, of which {complaints[0]}")
+        rank_zero_warn(f"{len(complaints)} metrics are nan. {complaints[0]}")
     counted = [sums for metric, sums in states.values() if isinstance(metric, CalibrationMetric)]
     if counted and not complaints:
         reliability = reliability_bins(counted[0])
