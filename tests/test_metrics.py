@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassF1Score
 import ls_lightning.metrics.base as metrics_base
 from ls_lightning import functional as calibration
 from ls_lightning.metrics import (
+    AURC,
     Accuracy,
     BrierComponent,
     BrierScore,
@@ -30,7 +31,7 @@ from ls_lightning.metrics import (
 )
 
 CONF = Path(__file__).parent.parent / "conf" / "metrics"
-DEFAULT = ["acc", "nll", "brier", "ece", "mce", "gap", "overconfidence"]
+DEFAULT = ["acc", "nll", "brier", "ece", "mce", "gap", "overconfidence", "aurc"]
 FULL = [
     *DEFAULT,
     *("rmsce", "underconfidence", "entropy", "ece_debiased", "rmsce_debiased", "over_part", "under_part"),
@@ -78,6 +79,7 @@ def expected(logits, target, **options):
         "mce": calibration.calibration_error(logits, target, norm="max", **options),
         "gap": calibration.calibration_gap(logits, target, **rest),
         "overconfidence": calibration.overconfidence_error(logits, target, **options),
+        "aurc": AURC(**plain)(logits, target),
         "rmsce": calibration.calibration_error(logits, target, norm="l2", **options),
         "underconfidence": calibration.underconfidence_error(logits, target, **options),
     }
@@ -135,7 +137,7 @@ def test_a_collection_sums_each_batch_once(batches, monkeypatch):
         metrics.update(*batch)
     metrics.compute()
     assert len(calls) == len(batches)
-    assert list(metrics.compute_groups.values()) == [FULL]
+    assert list(metrics.compute_groups.values()) == [[name for name in FULL if name != "aurc"], ["aurc"]]
     metrics.reset()
     metrics.update(*batches[0])
     assert len(calls) == len(batches) + 1
@@ -406,6 +408,7 @@ def test_configs_build_what_they_say(name, names):
     config.num_bins, config.closed = 7, "left"
     metrics = instantiate(config)(task="multiclass", num_classes=4)
     assert list(metrics) == names
-    assert all(m.spec.num_bins == 7 and m.spec.closed == "left" for m in metrics.values())
+    binned = [metric for name, metric in metrics.items() if name != "aurc"]
+    assert all(m.spec.num_bins == 7 and m.spec.closed == "left" for m in binned)
     metrics.update(torch.zeros(2, 4), torch.tensor([0, 1]))
     assert metrics.compute()["acc"] == 0.5

@@ -32,8 +32,9 @@ def job(tmp_path_factory):
 def test_leaves_a_complete_folder_and_nothing_else(job):
     folder, _, _ = job
     found = sorted(str(path.relative_to(folder.parent)) for path in folder.parent.rglob("*") if path.is_file())
-    names = ["checkpoints/last.ckpt", "config.yaml", "metrics.csv", "reliability.png", "result.json"]
-    assert found == [f"job/{name}" for name in names]
+    pictures = ["class_gap.png", "reliability.png", "risk_coverage.png"]
+    names = ["checkpoints/last.ckpt", "config.yaml", "metrics.csv", *pictures, "result.json"]
+    assert found == sorted(f"job/{name}" for name in names)
     assert (folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
     newest = max(folder.rglob("*"), key=lambda path: path.stat().st_mtime_ns if path.is_file() else 0)
     assert newest.name == "result.json"
@@ -64,7 +65,7 @@ def test_result(job):
         "data": "digits",
     }
     assert found["metrics"]["val"]["n"] + found["metrics"]["test"]["n"] == 359 + 539
-    assert set(found["metrics"]["val"]) == {"acc", "nll", "brier", "ece", "mce", "gap", "overconfidence", "n"}
+    assert set(found["metrics"]["val"]) == {"acc", "nll", "brier", "ece", "mce", "gap", "overconfidence", "aurc", "n"}
     assert sum(found["reliability"]["test"]["counts"]) == 539
     assert found["versions"]["torch"] == torch.__version__
     assert found["duration_s"] > 0

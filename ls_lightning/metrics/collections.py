@@ -1,9 +1,9 @@
-"""Metrics that belong together, on one shared state."""
+"""Metrics that belong together, on as few states as can be."""
 
 from dataclasses import asdict
 from typing import Any
 
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
 from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
@@ -14,6 +14,7 @@ from ls_lightning.metrics.overconfidence import (
     UnderconfidencePart,
 )
 from ls_lightning.metrics.scores import Accuracy, BrierComponent, BrierScore, MeanEntropy, NegativeLogLikelihood
+from ls_lightning.metrics.selective import AURC
 
 
 def default_metrics(
@@ -27,9 +28,9 @@ def default_metrics(
     confidence: Confidence = "top",
     nan_policy: NanPolicy = "raise",
 ) -> MetricCollection:
-    """Collect `acc`, `nll`, `brier`, `ece`, `mce`, `gap` and `overconfidence`, on one shared state.
+    """Collect `acc`, `nll`, `brier`, `ece`, `mce`, `gap` and `overconfidence`, on one shared state, and `aurc`.
 
-    Args, Raises: as :class:`CalibrationMetric`. Any member knows `num_samples` and `reliability_bins()`.
+    Args, Raises: as :class:`CalibrationMetric`. Any member but `aurc` knows `num_samples` and `reliability_bins()`.
 
     Example:
         >>> import torch
@@ -50,6 +51,7 @@ def default_metrics(
         mce=CalibrationError(norm="max", **shared),
         gap=CalibrationGap(**shared),
         overconfidence=OverconfidenceError(**shared),
+        aurc=AURC(task=task, num_classes=num_classes, input=input, ignore_index=ignore_index, nan_policy=nan_policy),
     )
 
 
@@ -92,9 +94,12 @@ def full_metrics(
     )
 
 
-def _sharing(**members: Metric) -> MetricCollection:
-    """Make one compute group; said rather than found out, the first batch is summed once as well."""
+def _sharing(**members: Any) -> MetricCollection:
+    """Make a compute group of each state; said rather than found out, the first batch is summed once as well."""
     ordered = MetricCollection([])
     for name, metric in members.items():  # a dict's names would be sorted
         ordered.add_metrics({name: metric})
-    return MetricCollection(ordered, compute_groups=[list(members)])
+    groups: dict[str, list[str]] = {}
+    for name, metric in members.items():
+        groups.setdefault(metric._state, []).append(name)
+    return MetricCollection(ordered, compute_groups=list(groups.values()))
