@@ -276,7 +276,7 @@ def test_a_mistyped_objective_costs_no_job(app):
     assert "val/acc, val/ece" in err
     code, out, err = search(app, *options, "hydra.sweeper.objectives=[val/acc]")
     assert code == 0, err
-    assert "0: x=0.5488135039273248 do=dict: skipped, it is done" in out
+    assert " do=dict: skipped, it is done" in out
     assert states(app.parent) == ["COMPLETE"] * 2
 
 

@@ -28,6 +28,7 @@ FLOORS = {
     "loggers": 2,
     "losses": 2,
     "metrics": 2,
+    "wandb_logger": 2,
     "zoo": 2,
     "callbacks": 3,
     "assemble": 4,

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.ls_optuna_sweeper._errors import SweeperError
 from hydra_plugins.ls_optuna_sweeper._objectives import Objectives, parse_objectives
+from ls_lightning.seeds import mixed_seed
 
 _SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "constant_liar": True},  # trials side by side stay apart
@@ -39,8 +40,8 @@ class Options:
     params: list[str]
 
     def build_sampler(self, number: int) -> Any:
-        """The sampler of one trial: seeded by its number, or a resumed search would repeat the first point."""
-        return _build("sampler", {**self.sampler, "seed": self.seed + number})
+        """The sampler of one trial: seeded by its number too, or a resumed search would repeat the first point."""
+        return _build("sampler", {**self.sampler, "seed": mixed_seed("trial", self.seed, number) % 2**32})
 
     def build_pruner(self) -> Any:
         """None where nothing is pruned."""
