@@ -62,9 +62,9 @@ class Ranking:
 
     @property
     def key(self) -> str:
-        """A name that two rankings share if they read all samples alike."""
+        """A name, without dots, that two rankings share if they read all samples alike."""
         read = self.outputs
-        return f"{read.task}_{read.input}_{read.ignore_index}_{read.confidence}_{self.score}_{self.p}"
+        return f"{read.task}_{read.input}_{read.ignore_index}_{read.confidence}_{self.score}_{self.p}".replace(".", "_")
 
 
 class Ranked(NamedTuple):
