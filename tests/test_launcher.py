@@ -216,7 +216,8 @@ def shuffled(tmp_path_factory):
 
 OPTIONS = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
 JOB_FILES = {
-    "checkpoints", "config.yaml", "job.log", "metrics.csv", "overrides.yaml", "reliability.png", "result.json",
+    "checkpoints", "class_gap.png", "config.yaml", "job.log", "metrics.csv", "overrides.yaml", "reliability.png",
+    "result.json", "risk_coverage.png",
     "return_value.pickle",
 }  # fmt: skip
 

@@ -109,7 +109,8 @@ def logged(job):
 
 
 def test_the_job_is_complete_and_nothing_is_outside_its_folder(job):
-    names = ["checkpoints/last.ckpt", "config.yaml", "metrics.csv", "reliability.png", "result.json"]
+    pictures = ["class_gap.png", "reliability.png", "risk_coverage.png"]
+    names = ["checkpoints/last.ckpt", "config.yaml", "metrics.csv", *pictures, "result.json"]
     assert {name for name in files(job) if not name.startswith("wandb/")} == set(names)
     assert result(job)["status"] == "complete"
     assert [path.name for path in job.parent.iterdir()] == ["job"]

@@ -69,6 +69,7 @@ class ClassificationData(L.LightningDataModule):
     train_set: Dataset[Any]
     val_set: Dataset[Any]
     test_set: Dataset[Any]
+    noisy_validation: bool = False  # label_noise flips training labels alone; TemperatureScaling asks
 
     def __init__(
         self,
