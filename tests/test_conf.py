@@ -113,7 +113,7 @@ def check_callbacks(option, compose, folder):
     assert callbacks["label_smoothing"].eps == 0.25
     assert callbacks["label_smoothing"].schedule == SCHEDULES["cosine"](0.25)
     assert Path(callbacks["checkpoint"].dirpath) == folder / "job" / "checkpoints"
-    assert callbacks["reliability_diagram"].path == folder / "job" / "reliability.png"
+    assert callbacks["pictures"].folder == folder / "job"
 
 
 def check_model(option, compose, folder):
