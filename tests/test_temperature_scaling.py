@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -300,6 +301,27 @@ def test_a_checkpoint_without_a_temperature_has_none(tmp_path):
     t.validate(Net(), datamodule=Split(), verbose=False)
     with pytest.warns(UserWarning, match="has no temperature"):
         t.test(Net(), datamodule=Split(), ckpt_path=tmp_path / "theirs.ckpt", verbose=False)
+
+
+def test_a_checkpoint_of_before_that_was_validated_has_one(tmp_path):
+    """Saved without this callback, validated and then tested."""
+    t = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="theirs"), enable_checkpointing=True)
+    t.fit(Net(), datamodule=Split())
+    net, scaling, path = Net(), ls.TemperatureScaling(), tmp_path / "theirs.ckpt"
+    t = trainer(tmp_path, scaling)
+    for ckpt_path in (path, None):
+        t.validate(net, datamodule=Split(), ckpt_path=path, verbose=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*temperature|.*fitted at")
+            t.test(net, datamodule=Split(), ckpt_path=ckpt_path, verbose=False)
+        assert scaling.temperature == pytest.approx(temperature_of(*logits(net, Split().val_set.tensors)), rel=1e-6)
+        assert scaling.results["test"]["n"] == 60
+
+
+def test_it_travels_to_other_processes():
+    monitor, scaling = pickle.loads(pickle.dumps([ls.CalibrationMonitor(), ls.TemperatureScaling(bounds=(0.1, 2))]))
+    assert scaling.temperature is None
+    assert monitor.results == {}
 
 
 def test_a_temperature_of_earlier_weights_says_so(tmp_path):

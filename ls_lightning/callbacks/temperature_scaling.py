@@ -90,6 +90,8 @@ class TemperatureScaling(L.Callback):
         self._scaler: ScaledLogits | None = None
         self._stage_metrics = StageMetrics(default_metrics, 0)
         self._weights_of = 0
+        self._validated: Any = None  # the checkpoint that was fitted on by trainer.validate
+        self._keeps = False
 
     @property
     def fit(self) -> TemperatureFit | None:
@@ -122,6 +124,7 @@ class TemperatureScaling(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":  # a checkpoint is loaded after this
             self._fit.found = None
+            self._validated = None
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -151,6 +154,7 @@ class TemperatureScaling(L.Callback):
         log_values(trainer, pl_module, "ls", {"ls": {"temperature": self.temperature or math.nan}})
         log_values(trainer, pl_module, "val_scaled", {"val_scaled": {"nll": nll}})
         if trainer.state.fn == TrainerFn.VALIDATING:
+            self._validated = trainer.ckpt_path
             self._fit.warn_of_boundary()
 
     @override
@@ -171,7 +175,7 @@ class TemperatureScaling(L.Callback):
                 "the ckpt_path of a run that had this callback."
             )
             return
-        weights_of = self._weights_of if trainer.ckpt_path else trainer.global_step
+        weights_of = self._weights_of if trainer.ckpt_path and not self._keeps else trainer.global_step
         if weights_of != self._fit.step:
             rank_zero_warn(
                 f"T = {self.temperature:.4g} was fitted at step {self._fit.step}, and the weights are of step "
@@ -224,11 +228,15 @@ class TemperatureScaling(L.Callback):
 
     @override
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._fit.found = None  # of other weights; what the checkpoint has is loaded after this
-        self._weights_of = checkpoint.get("global_step", 0)
+        self._keeps = self.fit is not None and trainer.ckpt_path == self._validated
+        if not self._keeps:
+            self._fit.found = None  # of other weights; what the checkpoint has is loaded after this
+            self._weights_of = checkpoint.get("global_step", 0)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._keeps:
+            return
         self._fit.found = TemperatureFit(state_dict["T"], *(state_dict[name] for name in TemperatureFit._fields[1:]))
         self._fit.share = state_dict["share"]
         self._fit.step = state_dict["step"]
