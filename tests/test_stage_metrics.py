@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassF1Score
 
 import ls_lightning as ls
 from ls_lightning.callbacks.stage_metrics import _decode, _encode
-from ls_lightning.metrics import AURC, CalibrationError, ClasswiseCalibrationError, default_metrics
+from ls_lightning.metrics import AURC, Accuracy, CalibrationError, ClasswiseCalibrationError, default_metrics
 
 HERE = Path(__file__).parent
 
@@ -54,6 +54,15 @@ def test_a_collection_without_bins_has_no_diagram(tmp_path):
     monitor, _, _ = validated(tmp_path, lambda **options: MetricCollection({"aurc": AURC(**options)}))
     assert list(monitor.results["val"]) == ["aurc"]
     assert monitor.reliability == {}
+
+
+def test_what_is_not_one_number_is_left_out_and_said(tmp_path):
+    def build(num_classes=None, **options):
+        return MetricCollection({"acc": Accuracy(**options), "f1": MulticlassF1Score(num_classes, average=None)})
+
+    with pytest.warns(UserWarning, match="f1 is left out: it is not a single number"):
+        monitor, _, _ = validated(tmp_path, build)
+    assert list(monitor.results["val"]) == ["acc", "n"]
 
 
 def test_the_same_state_read_twice(tmp_path):

@@ -140,8 +140,10 @@ def _read(metrics: dict[str, Metric], states: dict[str, tuple[SumMetric, Tensor]
     for name, metric in metrics.items():
         try:
             value = metric.measure(states[metric._state][1]) if _is_sum(metric) else metric.compute()
-            if value.numel() == 1:
+            if isinstance(value, Tensor) and value.numel() == 1:
                 values[name] = value.item()
+            else:
+                rank_zero_warn(f"{name} is left out: it is not a single number. Log it in the module, or reduce it.")
         except ValueError as error:
             values[name] = math.nan
             complaints.append(f"{name}: {error}")

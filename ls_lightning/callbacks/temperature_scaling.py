@@ -260,5 +260,6 @@ def _scaled(found: Outputs, scaler: ScaledLogits) -> Outputs:
     logits = found.logits
     options = {name: value for name, value in found.options.items() if name != "input"}
     if found.options.get("input") == "probs":
-        logits = torch.logit(logits.double().clamp(0, 1))
+        wide = logits.float() if logits.device.type == "mps" else logits.double()  # mps has no float64
+        logits = torch.logit(wide.clamp(0, 1))
     return found._replace(logits=scaler(logits.float() if logits.dtype.itemsize < 4 else logits), options=options)
