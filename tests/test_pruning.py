@@ -1,6 +1,7 @@
 """Pruning: what a job reports, when it stops, and what the study says of it."""
 
 import csv
+from pathlib import Path
 
 import lightning as L
 import optuna
@@ -9,6 +10,7 @@ import torch
 from cli import result, run
 from hydra.utils import instantiate
 from searches import study
+from sweeps import Sweep
 
 from ls_lightning.callbacks.pruning import Pruning
 from ls_lightning.sweep.trial import Search, Trial
@@ -201,3 +203,43 @@ def test_a_mistake_is_one_line(tmp_path, options, words):
     assert err.startswith("error: ")
     assert words in err
     assert list(tmp_path.iterdir()) == []
+
+
+APP = """
+import hydra, lightning as L
+from test_pruning import Net, data
+
+class Theirs(Net):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", x)
+
+@hydra.main(config_path=".", config_name="app", version_base="1.3")
+def main(cfg):
+    global x
+    x = cfg.x
+    trainer = L.Trainer(max_epochs=cfg.epochs, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.fit(Theirs(), data(), data())
+    return trainer.callback_metrics["val_loss"].item()
+
+main()
+"""
+
+
+@pytest.mark.slow
+def test_an_app_of_the_users_own(tmp_path):
+    """Nothing in it is ours: the entry point adds the callback to its Trainer."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.yaml").write_text("x: 0.0\nepochs: 3\nhydra: {sweep: {dir: sweep}}\n")
+    pruner = "{_target_: optuna.pruners.ThresholdPruner, upper: 0.5}"
+    options = ["hydra/sweeper=ls_optuna", "hydra/launcher=process", "hydra.sweeper.n_trials=4", "x=interval(0,1)"]
+    sweep = Sweep(
+        tmp_path, "app.py", "-m", *options, "hydra.sweeper.objectives=[val_loss]", f"hydra.sweeper.pruner={pruner}",
+        env={"PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    code, out, err = sweep.end()
+    assert code == 0, out + err
+    trials = study(tmp_path).trials
+    for trial in trials:
+        assert trial.state.name == ("PRUNED" if trial.params["x"] > 0.5 else "COMPLETE")
+        assert len(trial.intermediate_values) == (1 if trial.params["x"] > 0.5 else 3)
+    assert len({trial.state for trial in trials}) == 2

@@ -1,11 +1,13 @@
 """The options of the sweeper, checked before anything is written."""
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.exceptions import ExperimentalWarning
 
 from hydra_plugins.ls_optuna_sweeper._errors import SweeperError
 from hydra_plugins.ls_optuna_sweeper._objectives import Objectives, parse_objectives
@@ -111,7 +113,9 @@ def _check_pruner(options: Options) -> None:
 
 def _build(key: str, spec: dict[str, Any]) -> Any:
     try:
-        return instantiate(spec)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # constant_liar, in optuna before 5
+            return instantiate(spec)
     except Exception as error:
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         raise SweeperError(f"hydra.sweeper.{key}: {cause}") from error

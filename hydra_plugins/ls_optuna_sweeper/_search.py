@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TextIO
@@ -117,12 +117,13 @@ def _mark_pruned(folder: Path) -> None:
 @contextmanager
 def _alone(file: TextIO, folder: Path) -> Iterator[None]:
     """Refuse a second run in the same folder, which would start the jobs of the first again."""
-    try:
+    with suppress(ModuleNotFoundError):  # where there is no flock, nobody is refused
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ModuleNotFoundError:
-        pass
-    except OSError:
-        raise SweeperError(f"{folder} belongs to a sweep that is running. Choose another hydra.sweep.dir.") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweeperError(
+                f"{folder} belongs to a sweep that is running. Choose another hydra.sweep.dir."
+            ) from None
     yield
