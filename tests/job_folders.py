@@ -39,7 +39,7 @@ SCHEDULES = {
 }
 
 
-def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, label_noise=0.0, **keys):
+def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, label_noise=0.0, steps=10, **keys):
     """A finished job. ``keys`` are those of result.json; ``val`` and ``test`` are metrics, ``scaled`` those at T."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, 
         "config.yaml": CONFIG.format(eps=eps, seed=seed, loss=loss, lr=lr, label_noise=label_noise, folder=folder),
         "overrides.yaml": f"overrides:\n- eps={eps}\n- seed={seed}\n- loss={loss}\n- schedule={schedule}\n"
         "- trainer.max_epochs=40\nconfig: abc\n",
-        "metrics.csv": history(eps, seed),
+        "metrics.csv": history(eps, seed, steps=steps),
         "result.json": json.dumps(result),
     }
     for name, text in texts.items():

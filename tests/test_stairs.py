@@ -35,10 +35,12 @@ FLOORS = {
     "autoload": 4,
     "mixin": 4,
     "job": 5,
+    "report": 6,
     "train": 6,
 }
 ONLY = {"functional": {"torch"}, "schedules": set[str]()}  # third parties that a storey may import at all
-NEVER = {"config": {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb"}}
+_LATE = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb"}
+NEVER = {"config": _LATE, "report": _LATE, "sweep": _LATE}
 
 
 def imports(path: Path, root: Path) -> Iterator[str]:
@@ -173,8 +175,9 @@ HEAVY = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb", "ma
         ("import ls_lightning.schedules", "ls_lightning", HEAVY | {"hydra", "omegaconf", "numpy"}),
         ("import ls_lightning.config", "hydra", HEAVY),
         ("import ls_lightning.train", "hydra", HEAVY),
+        ("import ls_lightning.report.__main__", "rich", HEAVY | {"hydra", "numpy"}),
     ],
-    ids=["the package", "a loss", "the schedules", "the configuration", "the command line"],
+    ids=["the package", "a loss", "the schedules", "the configuration", "the command line", "the report"],
 )
 def test_an_import_brings_only_what_it_needs(code: str, needed: str, unwanted: set[str]) -> None:
     loaded = loaded_after(code)

@@ -1,0 +1,1 @@
+"""``python -m ls_lightning.report``: folders of jobs -> a table, an answer, figures."""

@@ -1,0 +1,88 @@
+"""Draw and save the figures of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ls_lightning.plots import reliability_diagram, save_figure
+from ls_lightning.report.against_eps import against_eps
+from ls_lightning.report.content import Report
+from ls_lightning.report.over_training import over_training
+from ls_lightning.report.pareto import pareto
+from ls_lightning.sweep.choose import Choice
+from ls_lightning.sweep.groups import Group
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Bins = tuple[list[float], list[float], list[float]]
+
+_MOST_SETTINGS = 6
+
+
+def draw_figures(report: Report, out: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
+    """Write ``out/figures/<name>.<format>``; of very many settings those of the first six.
+
+    Returns:
+        Title and path, relative to ``out``, of each figure in its first format.
+    """
+    found = []
+    for number, (setting, choice) in enumerate(list(report.choices.items())[:_MOST_SETTINGS]):
+        groups = [group for group in report.groups if group.setting == setting]
+        suffix = f"_{number}" if len(report.choices) > 1 else ""
+        for name, title, figure in _figures(groups, choice, report.level):
+            for form in formats:
+                save_figure(figure, out / "figures" / f"{name}{suffix}.{form}")
+            found.append((f"{title}{f' ({setting})' if setting else ''}", f"figures/{name}{suffix}.{formats[0]}"))
+    return found
+
+
+def _figures(groups: Sequence[Group], choice: Choice, level: float) -> Iterator[tuple[str, str, Figure]]:
+    yield "against_eps", "Metrics against eps", against_eps(groups, choice.chosen, level)
+    yield "pareto", "Accuracy against ECE", pareto(groups, level)
+    panels = _reliability(choice)
+    if panels:
+        pooled = f"{len(choice.chosen.jobs)} seeds pooled" if len(choice.chosen.jobs) > 1 else None
+        yield "reliability", "Reliability", reliability_diagram(panels, title=pooled)
+    schedules = over_training(groups, choice.chosen)
+    if schedules is not None:
+        yield "schedules", "Eps over training", schedules
+
+
+def _reliability(choice: Choice) -> dict[str, Bins]:
+    """Plain training, also after temperature scaling, the recommended eps, and the best smoothed one."""
+    plain, chosen, asked = choice.baseline, choice.chosen, choice.asked
+    panels: dict[str, Bins | None] = {}
+    if plain is not None:
+        panels["plain"] = pooled_bins(plain, choice.stage)
+        panels["plain, scaled"] = pooled_bins(plain, choice.stage, scaled=True)
+    for group in (chosen, asked):
+        if group is not plain:
+            panels.setdefault(f"eps {group.eps:g}", pooled_bins(group, choice.stage))
+    return {name: bins for name, bins in panels.items() if bins is not None}
+
+
+def pooled_bins(group: Group, stage: str, *, scaled: bool = False) -> Bins | None:
+    """The bins of all seeds as one diagram: counts, confidence and accuracy; None if no job has them.
+
+    Jobs with another number of bins than the first are left out.
+    """
+    found = [bins for job in group.jobs if (bins := job.bins(stage, scaled=scaled)) is not None]
+    if not found:
+        return None
+    size = len(found[0]["counts"])
+    found = [bins for bins in found if len(bins["counts"]) == size]
+    counts = [sum(bins["counts"][k] for bins in found) for k in range(size)]
+    means = [
+        [
+            sum(bins["counts"][k] * bins[name][k] for bins in found if bins["counts"][k]) / counts[k]
+            if counts[k]
+            else math.nan
+            for k in range(size)
+        ]
+        for name in ("confidence", "accuracy")
+    ]
+    return counts, means[0], means[1]

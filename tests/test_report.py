@@ -1,0 +1,290 @@
+"""``python -m ls_lightning.report`` as a user runs it: answers, files, figures, mistakes."""
+
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+from cli import run as train
+from job_folders import history, measured, write_job, write_sweep
+from PIL import Image
+from rich.cells import cell_len
+
+from ls_lightning.report import __main__ as report
+from ls_lightning.report.compare import why_not_comparable
+from ls_lightning.report.figures import pooled_bins
+from ls_lightning.report.pareto import front
+from ls_lightning.sweep.find import find_jobs
+from ls_lightning.sweep.groups import group_jobs
+from ls_lightning.sweep.history import Curve, read_history, smooth, thin
+from ls_lightning.sweep.jobs import read_job
+
+GRID = (0, 0.05, 0.1, 0.2)
+
+
+def valley(eps):
+    return 0.5 + 20 * (eps - 0.1) ** 2
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+    return write_sweep(tmp_path / "sweep", valley, grid=GRID, seeds=range(3), noise=0.001)
+
+
+def run(capsys, *words):
+    code = report.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_table_answer_and_files(sweep, capsys):
+    (sweep / "0" / "result.json").write_text("{")
+    code, out, err = run(capsys, sweep, "figures=none")
+    assert (code, err) == (0, "")
+    assert re.search(r"ce +- +0 +2 +84\.0 ±0\.\d +(0\.80\d|0\.79\d) ±", out)
+    assert re.search(r"scaled +T 1\.50 +", out)
+    assert re.search(r"ce +constant +0\.1 +2 +\+4\.0 ±0\.\d +-0\.(199|20\d) ±", out)
+    assert re.search(r"unreadable +.*sweep/0 +result\.json is not whole JSON", out)
+    assert "12 jobs: 11 complete, 1 unreadable." in out
+    assert "eps 0.1: ECE 8.0 -> 6.0 %, accuracy +4.0 ±0." in out
+    assert sorted(path.name for path in (sweep / "report").iterdir()) == ["report.md", "sweep.csv"]
+    text = (sweep / "report" / "report.md").read_text()
+    assert "**eps 0.1: ECE 8.0 -> 6.0 %" in text
+    assert "| unreadable | `" in text
+    widths = {line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("| ce |")}
+    assert len(widths) == 1
+    rows = list(csv.DictReader((sweep / "report" / "sweep.csv").open()))
+    assert (len(rows), sum(row["status"] == "complete" for row in rows)) == (12, 11)
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_narrow_terminals_lose_no_metric(sweep, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = run(capsys, sweep, "figures=none")
+    for words in ("accuracy %", "NLL", "ECE %", "gap %", "overconf. %", "Brier"):
+        assert words in out
+    lines = [line for line in out.splitlines() if "ls_lightning.train" not in line]
+    assert max(map(cell_len, (line.rstrip() for line in lines))) <= width
+
+
+def test_figures_are_drawn_in_every_format(sweep, capsys):
+    code, out, _ = run(capsys, sweep, "figures=png,svg", f"out={sweep.parent / 'there'}")
+    assert code == 0
+    assert "4 figures" in out
+    folder = sweep.parent / "there" / "figures"
+    names = ("against_eps", "pareto", "reliability", "schedules")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{n}.{s}" for n in names for s in ("png", "svg"))
+    for name in names:
+        with Image.open(folder / f"{name}.png") as picture:
+            picture.load()
+            assert len(picture.convert("RGB").getcolors(1_000_000)) > 10
+        assert f"](figures/{name}.png)" in (sweep.parent / "there" / "report.md").read_text()
+
+
+def test_without_matplotlib_one_line_says_how_to_install_it(sweep, capsys, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    code, out, _ = run(capsys, sweep)
+    assert code == 0
+    assert "pip install 'ls-lightning[plot]'" in out
+    assert not (sweep / "report" / "figures").exists()
+
+
+def test_several_settings_get_an_answer_each(sweep, capsys):
+    write_sweep(sweep / "noisy", lambda eps: 0.9 - eps, grid=(0, 0.1), seeds=range(3), noise=0.001, label_noise=0.4)
+    _, out, _ = run(capsys, sweep, "figures=svg")
+    for words in ("\ndata.label_noise=0.0\n", "\ndata.label_noise=0.4\n", "widen the grid"):
+        assert words in out
+    assert out.count("temperature scaling alone gives") == 2
+    assert (sweep / "report" / "figures" / "against_eps_1.svg").exists()
+
+
+def test_the_newest_sweep_is_the_default(sweep, capsys):
+    (sweep / "multirun.yaml").write_text("hydra: {}\n")
+    code, out, _ = run(capsys, "figures=none", "select=accuracy+0.5*ece")
+    assert code == 0
+    assert "Chosen on validation by error rate + 0.5 ECE" in out
+    assert (sweep / "report" / "report.md").exists()
+    assert run(capsys, f"hydra.sweep.dir={sweep}", "figures=none")[0] == 0
+
+
+def test_nothing_finished_is_exit_code_1(tmp_path, capsys):
+    write_job(tmp_path / "0", 0.1, val=measured(0.5), status="pruned")
+    code, out, _ = run(capsys, tmp_path)
+    assert code == 1
+    assert "pruned" in out
+    assert "None of 1 jobs is complete" in out
+
+
+MISTAKES = [
+    ("selct=nll", "selct is not a key of the report. Did you mean select?"),
+    ("zzz=1", "Keys: select, out,"),
+    ("select=typo", "select must name a metric"),
+    ("select=nl", "Did you mean nll?"),
+    ("select=aurc", "select=aurc needs val/aurc"),
+    ("select=nll select=ece", "select must be given once"),
+    ("out=sweep/0/result.json", "out must be a folder"),
+    ("figures=gif", "figures must be none, or formats out of png, svg, pdf, got 'gif'"),
+    ("level=95", "level must be a number in (0, 1), got '95'"),
+    ("level=nan", "level must be"),
+    ("absent", "absent must be a folder of jobs, or key=value"),
+    ("--verbose", "unknown option --verbose"),
+    ("empty", "no job was found in empty"),
+    ("compare=sweep/0", "compare must name two or more jobs"),
+    ("compare=sweep/0,absent", "absent must be a folder of jobs"),
+    ("compare=sweep/0,sweep/1 select=ece", "so select would be ignored"),
+    ("compare=sweep/0,sweep/1 smooth=1", "smooth must be a number in [0, 1), got '1'"),
+    ("compare=sweep/0,empty", "empty has no metrics.csv"),
+    ("sweep smooth=0.5", "smooth is for the curves of compare"),
+    ("watch=0", "watch must be a number of seconds above 0"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_gets_one_line_and_exit_code_2(sweep, capsys, words, said):
+    (sweep.parent / "empty").mkdir()
+    (sweep / "multirun.yaml").write_text("hydra: {}\n")
+    before = sorted(sweep.parent.rglob("*"))
+    code, out, err = run(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert said in err
+    assert sorted(sweep.parent.rglob("*")) == before
+
+
+def test_help_and_an_empty_folder_need_no_torch(tmp_path):
+    for name in ("torch", "lightning", "hydra", "numpy", "matplotlib"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text("raise SystemError('imported too early')")
+    sweep = write_sweep(tmp_path / "sweep", valley, grid=GRID, seeds=range(2))
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
+    for words, code, said in ((["--help"], 0, "select=nll"), ([str(sweep), "figures=none"], 0, "eps 0.1: ECE")):
+        command = [sys.executable, "-m", "ls_lightning.report", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert said in done.stdout
+
+
+def test_compare_overlays_mini_batches(sweep, capsys):
+    code, out, _ = run(capsys, f"compare={sweep / '0'},{sweep / '6'}", "out=there", "figures=svg")
+    assert code == 0
+    assert re.search(r"eps 0 +39 ", out)
+    assert "Training losses are not comparable: ce at eps 0 (-) and ce at eps 0.1 (constant)" in out
+    assert (sweep.parent / "there" / "compare.svg").read_text().startswith("<?xml")
+    assert run(capsys, f"compare={sweep / '0'},{sweep / '1'}", "smooth=0", "figures=none")[1].count("comparable") == 0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "comparable"),
+    [
+        (("ce", 0.1), ("ce", 0.1), True),
+        (("ce", 0.0), ("ce", 0.1), False),
+        (("ce", 0.05), ("ce", 0.1), False),
+        (("kl", 0.05), ("kl", 0.1), True),
+        (("ce", 0.0), ("kl", 0.1), True),
+        (("ce", 0.1), ("kl", 0.1), False),
+        (("focal", 0.0), ("ce", 0.0), False),
+    ],
+)
+def test_which_training_losses_may_be_compared(tmp_path, a, b, comparable):
+    jobs = [
+        read_job(write_job(tmp_path / str(k), eps, k, loss=loss, val=measured(0.5)))
+        for k, (loss, eps) in enumerate((a, b))
+    ]
+    assert (why_not_comparable(jobs) == "") == comparable
+
+
+def test_curves_of_a_file_that_is_still_written(tmp_path):
+    job = write_job(tmp_path, 0.1, 3)
+    curves = read_history(job)
+    assert (len(curves["train/loss"].steps), curves["val/acc"].steps) == (40, [9, 19, 29, 39])
+    rows = list(csv.DictReader(history(0.1, 3).splitlines()))
+    assert curves["train/loss"].values == [float(row["train/loss"]) for row in rows]
+    with (job / "metrics.csv").open("a") as file:
+        file.write("40,0.1,4,1.5,nan,\n41,0.")
+    assert read_history(job)["train/loss"].steps[-1] == 40
+    assert read_history(job)["val/loss"].steps[-1] == 39
+    assert read_history(tmp_path / "absent") == {}
+
+
+def test_smoothing_and_thinning():
+    values = [1.0, 5.0, 2.0, 8.0]
+    weights = [0.5**k for k in range(4)]
+    wanted = sum(w * v for w, v in zip(weights, reversed(values), strict=True)) / sum(weights)
+    assert smooth(values, 0.5)[-1] == pytest.approx(wanted)
+    assert smooth(values, 0) == values
+    kept = thin(Curve(list(range(10_000)), [float(k) for k in range(10_000)]), 500)
+    assert (kept.steps[0], kept.steps[-1]) == (0, 9_999)
+    assert len(kept.steps) <= 502
+    with pytest.raises(ValueError, match="0 turns smoothing off"):
+        smooth(values, 1.0)
+
+
+def test_the_front_against_its_definition():
+    generator = random.Random(1)
+    points = [(generator.randint(0, 9), generator.randint(0, 9)) for _ in range(40)]
+
+    def beats(a, b):
+        return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+    wanted = {point for point in points if not any(beats(other, point) for other in points)}
+    assert {points[index] for index in front(points)} == wanted
+
+
+def test_bins_of_all_seeds_are_pooled(tmp_path):
+    first = {"counts": [2.0, 0.0, 8.0], "confidence": [0.3, None, 0.9], "accuracy": [0.5, None, 0.75]}
+    second = {"counts": [6.0, 1.0, 0.0], "confidence": [0.1, 0.5, None], "accuracy": [0.0, 1.0, None]}
+    for seed, bins in enumerate((first, second)):
+        write_job(tmp_path / str(seed), 0.1, seed, val=measured(0.5), reliability={"test": bins})
+    ((group,), _) = group_jobs(read_job(folder) for folder in find_jobs([tmp_path]))
+    counts, confidence, accuracy = pooled_bins(group, "test")
+    assert counts == [8, 1, 8]
+    assert confidence == pytest.approx([0.15, 0.5, 0.9])
+    assert accuracy == pytest.approx([0.125, 1, 0.75])
+
+
+def test_watch_refreshes_until_interrupted(tmp_path):
+    write_sweep(tmp_path, valley, grid=GRID, seeds=range(2))
+    command = [sys.executable, "-m", "ls_lightning.report", str(tmp_path), "figures=none", "watch=0.2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("8 jobs: 8 complete"):
+                write_job(tmp_path / "new", 0.3, 0, val=measured(0.5), test=measured(0.5))
+            if line.startswith("9 jobs: 9 complete"):
+                break
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+    assert process.returncode == 0
+    assert sum("refreshed every 0.2 s" in line for line in lines) >= 1
+
+
+@pytest.mark.slow
+def test_a_real_sweep(tmp_path):
+    options = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "metrics=full"]
+    code, _, err = train(tmp_path, "-m", "eps=0,0.1", "seed=0,1", *options, "hydra.launcher.n_jobs=2")
+    assert code == 0, err
+    command = [sys.executable, "-m", "ls_lightning.report"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder,) = (tmp_path / "multirun").glob("*/*")
+    assert "4 jobs: 4 complete." in done.stdout
+    assert "temperature scaling alone gives" in done.stdout
+    stored = json.loads((folder / "0" / "result.json").read_text())
+    rows = list(csv.DictReader((folder / "report" / "sweep.csv").open()))
+    assert len(rows) == 4
+    row = next(row for row in rows if row["folder"].endswith("/0"))
+    assert float(row["test/ece"]) == stored["metrics"]["test"]["ece"]
+    assert float(row["test_scaled/ece"]) == stored["temperature"]["metrics"]["test"]["ece"]
+    assert len(list((folder / "report" / "figures").glob("*.png"))) == 4
