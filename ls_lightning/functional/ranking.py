@@ -99,9 +99,9 @@ def rank(scores: Tensor, target: Tensor, ranking: Ranking) -> Ranked:
     scores = scores.double().contiguous()
     valid = _are_valid(scores, spec)
     if scores.ndim == 2:
-        log_odds, predicted = _rank_classes(torch.where(valid[:, None], scores, 1 / scores.shape[1]), ranking)
+        log_odds, predicted = _rank_classes(scores, ranking)
     else:
-        log_odds, predicted = _rank_positive(torch.where(valid, scores, 0.5), spec)
+        log_odds, predicted = _rank_positive(scores, spec)
     wrong = label == 0 if spec.confidence == "positive" else label != predicted
     return Ranked(log_odds, wrong, ~ignored & in_range & valid, ~ignored & ~valid, ~ignored & valid & ~in_range)
 

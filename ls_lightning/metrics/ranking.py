@@ -103,7 +103,7 @@ class RankingMetric(SumMetric):
         if self.mode == "exact":
             raise RuntimeError(
                 f"{type(self).__name__}(mode='exact') keeps a number for each sample and has no sums: compute() it, or "
-                "use mode='sketch' where sums are needed, as in CalibrationMonitor."
+                "use mode='sketch'."
             )
         sums: Tensor = getattr(self, self._state)
         return sums
