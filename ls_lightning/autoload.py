@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ls_lightning.sweep.trial import VARIABLE as TRIAL
+
 if TYPE_CHECKING:
     from ls_lightning.schedules import Schedule
 
-_TRIAL = "LS_TRIAL"
 VARIABLES = ("LS_EPS", "LS_LOSS", "LS_SCHEDULE", "LS_TARGET")
 
 
@@ -39,7 +40,7 @@ def callbacks_from_environment(environ: Mapping[str, str] = os.environ) -> list[
 
 
 def _pruning(environ: Mapping[str, str]) -> list[Any]:
-    if not environ.get(_TRIAL):
+    if not environ.get(TRIAL):
         return []
     from ls_lightning.callbacks.pruning import pruning_from_environment
 
