@@ -6,6 +6,7 @@ Imports neither torch nor lightning: a wrong value is answered before they are l
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,13 +60,16 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     OmegaConf.set_struct(cfg, False)
     for group in ("model", "data", "loss", "schedule"):
         _keep_own_keys(cfg, group, overrides)
-    check_eps("eps", None if OmegaConf.is_missing(cfg, "eps") else cfg.eps)
+    negative = cfg.loss.get("_target_") == _NEGATIVE
+    check_eps("eps", None if OmegaConf.is_missing(cfg, "eps") else cfg.eps, negative)
     if "eps" in cfg.loss:
-        check_eps("loss.eps", cfg.loss.eps)
+        check_eps("loss.eps", cfg.loss.eps, negative)
         if OmegaConf.is_missing(cfg, "eps"):
             cfg.eps = cfg.loss.eps
         elif cfg.eps != cfg.loss.eps:
             raise ConfigError(f"eps and loss.eps are one number, got eps={cfg.eps} and loss.eps={cfg.loss.eps}.")
+    if negative:
+        _warm_up(cfg)
     OmegaConf.resolve(cfg)
     check(cfg)
     return cfg
@@ -124,13 +128,17 @@ def explain(error: BaseException) -> str:
     return ": ".join(dict.fromkeys(line.rstrip(".:") for line in causes[:3])) + "."
 
 
-def check_eps(key: str, value: Any) -> None:
-    """``ConfigError`` unless ``value`` is None or a number in [0, 1)."""
-    if value is not None and not _number(value, lambda eps: 0 <= eps < 1):
+def check_eps(key: str, value: Any, negative: bool = False) -> None:
+    """``ConfigError`` unless ``value`` is None or a number in [0, 1); at most 0 if the loss's is ``negative``."""
+    if negative:
+        if value is not None and not _number(value, lambda eps: -math.inf < eps <= 0):
+            raise ConfigError(f"{key} must be at most 0 for loss=negative, got {value}. Use loss=ce to smooth.")
+    elif value is not None and not _number(value, lambda eps: 0 <= eps < 1):
         raise ConfigError(f"{key} must be in [0, 1), got {value}. It is the mass taken from the true class.")
 
 
 _ABSENT = object()
+_NEGATIVE = "ls_lightning.losses.NegativeSmoothing"
 _LIBRARIES = ("trainer", "optimizer")
 
 
@@ -163,6 +171,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "loss.spread": _one_of("all", "others"),
     "loss.weight_mode": _one_of("sample", "torch"),
     "loss.input": _one_of("logits", "log_probs"),
+    "loss.warmup": _share(closed=False),
     "loss.ignore_index": ("an integer", lambda value: _integer(value, lambda n: True)),
     "metrics.num_bins": _count(1),
     "metrics.closed": _one_of("left", "right"),
@@ -197,6 +206,24 @@ def _keep_own_keys(cfg: DictConfig, group: str, overrides: Sequence[str]) -> Non
     if group == "loss":
         own.add("eps")
     cfg[group] = {key: cfg[group]._get_node(key) for key in cfg[group] if key in own}
+
+
+def _warm_up(cfg: DictConfig) -> None:
+    """Negative smoothing begins with plain cross-entropy: ``loss.warmup`` is its schedule."""
+    schedule = str(cfg.schedule.get("_target_", ""))
+    warmup = cfg.loss.get("warmup")
+    if not _is_ours(schedule):  # a schedule of the user's own; LabelSmoothing looks where it starts
+        return
+    if not schedule.endswith((".Constant", ".Delayed")):
+        raise ConfigError(
+            f"schedule must be left away with loss=negative, got {schedule.rpartition('.')[2]}. loss.warmup says when "
+            "eps falls below 0."
+        )
+    if warmup is None:
+        raise ConfigError(
+            "loss=negative needs a warm-up of plain cross-entropy, got none: loss.warmup=0.5 for half of training."
+        )
+    cfg.schedule = {"_target_": "ls_lightning.schedules.Delayed", "eps": cfg.eps, "start_at": warmup}
 
 
 def _check_schedule(cfg: DictConfig) -> None:

@@ -57,9 +57,9 @@ class EpsBuffer(nn.Module):
             else:
                 setattr(self, name, value)
 
-    def register_exact(self, name: str, value: Tensor | None) -> None:
-        """Hold a buffer outside the state dict, which moves with the module and keeps its dtype."""
-        self.register_buffer(name, value, persistent=False)
+    def register_exact(self, name: str, value: Tensor | None, persistent: bool = False) -> None:
+        """Hold a buffer that moves with the module and keeps its dtype; `persistent` puts it in the state dict."""
+        self.register_buffer(name, value, persistent=persistent)
         self._exact = (*dict.fromkeys([*self._exact, name]),)
 
     def set_eps(self, eps: float | Tensor) -> None:

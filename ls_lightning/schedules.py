@@ -231,6 +231,38 @@ class Warmup:
         return self.then(min(1.0, (progress - self.full_at) / rest) if rest > 0 else 1.0)
 
 
+@dataclass(frozen=True)
+class Delayed:
+    """0 while progress is below ``start_at``, then ``eps``, which may be negative: for ``loss=negative``.
+
+    Args:
+        eps: below 1.
+        start_at: share of training in [0, 1] before which nothing is smoothed.
+
+    Example:
+        >>> schedule = Delayed(-0.4, start_at=0.5)
+        >>> schedule(0.49), schedule(0.5)
+        (0.0, -0.4)
+
+    Source: Wei et al. 2022, arXiv:2106.04149.
+    """
+
+    eps: float
+    start_at: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.eps, bool) or not isinstance(self.eps, int | float):
+            raise TypeError(f"eps must be a number below 1, got {self.eps!r}.")
+        if not -math.inf < self.eps < 1:
+            raise ValueError(f"eps must be a number below 1, got {self.eps}.")
+        _check_point("start_at", self.start_at)
+
+    def __call__(self, progress: float) -> float:
+        """Eps at ``progress`` in [0, 1]."""
+        _check_progress(progress)
+        return 0.0 if progress < self.start_at else self.eps
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": Constant,
     "linear": Linear,

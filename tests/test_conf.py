@@ -28,8 +28,10 @@ CONF = Path(__file__).parent.parent / "conf"
 ELSEWHERE = ("config", "hydra/help/ls_lightning", "wandb_sweep")  # no options of a group
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
 USUAL_EPS = {
-    **dict.fromkeys(["bce", "ce", "kl", "confidence_penalty", "max_suppression", "margin", "relaxation"], 0.1),
+    **dict.fromkeys(["bce", "ce", "kl", "prior", "confidence_penalty", "max_suppression", "margin", "relaxation"], 0.1),
     "soft_ce": 0.5,
+    "online": 0.5,
+    "negative": -0.4,
     "focal": 0.0,
     "none": 0.0,
 }
@@ -80,10 +82,12 @@ LOGGERS = {
 
 
 def check_loss(option, compose, folder):
-    cfg = compose(f"loss={option}")
+    cfg = compose(f"loss={option}", *(["loss.warmup=0.5"] if option == "negative" else []))
     loss = instantiate(cfg.loss)
     assert type(loss) is LOSSES[option]
     assert loss.eps.item() == pytest.approx(USUAL_EPS[option])
+    if option == "prior":
+        loss.set_prior([3, 1, 2, 1])
     logits = torch.randn(6, 4)
     target = torch.randint(2, (6, 4)).float() if option == "bce" else torch.randint(4, (6,))
     assert loss(logits, target) > 0
@@ -193,7 +197,8 @@ def test_the_primary_file_names_every_group(compose):
 
 
 @pytest.mark.parametrize(
-    ("loss", "schedule"), [*((loss, "linear") for loss in USUAL_EPS), *(("kl", name) for name in SCHEDULES)]
+    ("loss", "schedule"),
+    [*((loss, "linear") for loss in USUAL_EPS if loss != "negative"), *(("kl", name) for name in SCHEDULES)],
 )
 @pytest.mark.parametrize("typed", [[], ["eps=0.25"], ["loss.eps=0.25"]], ids=["usual", "eps", "loss.eps"])
 def test_eps_is_one_number(compose, loss, schedule, typed):

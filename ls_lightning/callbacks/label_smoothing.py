@@ -12,10 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
+from ls_lightning.callbacks import loss_state
 from ls_lightning.callbacks.agreement import check_ranks
 from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
-from ls_lightning.losses import usual_eps
+from ls_lightning.losses import NegativeSmoothing, usual_eps
 from ls_lightning.schedules import Constant, Schedule, build_schedule
 from ls_lightning.tap import Select, Tap, smoothing_modules
 
@@ -30,7 +31,7 @@ class LabelSmoothing(L.Callback):
     steps of the run, is logged as ``ls/eps``, and continues exactly when a run is resumed from a checkpoint.
 
     Args:
-        loss: a name (``"ce"``, ``"kl"``, ``"bce"``, ``"soft_ce"``, ``"none"``), an ``nn.Module`` called with
+        loss: a name (``"ce"``, ``"kl"``, ``"bce"``, ..., see :mod:`ls_lightning.losses`), an ``nn.Module`` called with
             ``(logits, target)``, or a function called with ``(logits, target, eps)``. Calls for another task (``"ce"``
             is for classes, ``"bce"`` for binary decisions) keep their own loss.
         eps: in [0, 1), the mass taken from the true class. None: what ``schedule`` says, else what the given
@@ -81,6 +82,8 @@ class LabelSmoothing(L.Callback):
         self._logged = -1
         self._horizon: int | None = None
         self._calls = SmoothedCalls(loss, self.eps, override)
+        self._loss_state: dict[str, Any] | None = None
+        self._failed = False
         self._first = True
         self._tap: Tap | None = None
         self._undo: Callable[[], None] = nothing
@@ -95,6 +98,8 @@ class LabelSmoothing(L.Callback):
         if stage == "fit":  # a second fit starts afresh; a checkpoint is loaded after this
             self._steps = 0
             self._horizon = None
+            self._loss_state = None
+            self._failed = False
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -104,12 +109,14 @@ class LabelSmoothing(L.Callback):
         check_ranks(trainer, self._settings())
         self._calls = SmoothedCalls(self.loss, self.eps, self.override)
         self._calls.loss.to(pl_module.device)
+        loss_state.restore(self._calls.loss, self._loss_state, trainer.global_rank)
         self._close()
         self._tap = Tap(pl_module, self._calls, self.target)
         self._undo = enter_with_step(trainer, "train", self._tap.step)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss_state.read_data(self._calls.loss, trainer)
         self._steps = self._steps or trainer.global_step
         self._logged = -1
         self._first = True
@@ -122,6 +129,10 @@ class LabelSmoothing(L.Callback):
                 "Trainer: another horizon would make eps jump."
             )
         self._horizon = self._horizon or horizon
+
+    @override
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss_state.start_epoch(self._calls.loss, trainer)
 
     @override
     def on_train_batch_start(
@@ -146,6 +157,7 @@ class LabelSmoothing(L.Callback):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._failed = True
         self._close()
 
     @override
@@ -161,6 +173,15 @@ class LabelSmoothing(L.Callback):
         self.eps = state_dict["eps"]
         self._steps = state_dict["steps"]
         self._horizon = state_dict["total_steps"]
+
+    @override
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # After an exception on one rank the others may be anywhere, so nothing is gathered from them.
+        loss_state.save(self._calls.loss, checkpoint, over_ranks=not self._failed)
+
+    @override
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loss_state = loss_state.saved(checkpoint)
 
     @property
     def num_smoothed(self) -> int:
@@ -218,6 +239,8 @@ class LabelSmoothing(L.Callback):
 
 
 def _resolve_schedule(loss: object, eps: float | None, schedule: str | Schedule | None) -> Schedule | None:
+    if loss == "negative" or isinstance(loss, NegativeSmoothing):
+        return loss_state.warm_up(loss, eps, schedule)
     if isinstance(schedule, str):
         return build_schedule(schedule, _eps_of(loss) if eps is None else eps)
     if schedule is not None:

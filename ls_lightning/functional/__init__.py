@@ -15,6 +15,7 @@ from ls_lightning.functional.classwise import (
     classwise_calibration_error,
 )
 from ls_lightning.functional.focal import focal_loss
+from ls_lightning.functional.hierarchy import class_similarity
 from ls_lightning.functional.negative import negative_smoothing
 from ls_lightning.functional.overconfidence import (
     overconfidence_error,
@@ -57,6 +58,7 @@ __all__ = [
     "brier_score",
     "calibration_error",
     "calibration_gap",
+    "class_similarity",
     "classwise_calibration",
     "classwise_calibration_error",
     "confidence_penalty",

@@ -12,6 +12,9 @@ from ls_lightning.losses.focal import FocalLoss
 from ls_lightning.losses.label_relaxation import LabelRelaxation
 from ls_lightning.losses.margin import MarginSmoothing
 from ls_lightning.losses.max_suppression import MaxSuppression
+from ls_lightning.losses.negative import NegativeSmoothing
+from ls_lightning.losses.online import OnlineLabelSmoothing
+from ls_lightning.losses.prior import PriorSmoothing
 from ls_lightning.losses.smoothed_bce import SmoothedBCEWithLogits
 from ls_lightning.losses.smoothed_cross_entropy import SmoothedCrossEntropy
 from ls_lightning.losses.smoothed_kl_div import SmoothedKLDiv
@@ -22,11 +25,14 @@ LOSSES: dict[str, type[EpsBuffer]] = {
     "kl": SmoothedKLDiv,
     "bce": SmoothedBCEWithLogits,
     "soft_ce": SoftCrossEntropy,
+    "prior": PriorSmoothing,
     "confidence_penalty": ConfidencePenalty,
     "max_suppression": MaxSuppression,
     "focal": FocalLoss,
     "margin": MarginSmoothing,
     "relaxation": LabelRelaxation,
+    "negative": NegativeSmoothing,
+    "online": OnlineLabelSmoothing,
     "none": CrossEntropy,
 }
 

@@ -20,9 +20,10 @@ _STATISTICS_IMAGES = 1000
 class ImageFolderData(ClassificationData):
     """Images ``path/train/<class>/*.png`` (or jpg), with ``path/val`` and ``path/test`` alike if they exist.
 
-    Classes are numbered in the order of their names in ``path/train``; a split whose folder does not exist is
-    cut from the training images. Images are decoded as they are needed, and standardised per channel by the
-    moments of up to 1000 training images.
+    Folders may be nested: ``path/train/animal/cat`` is the class ``animal/cat``, which ``loss.prior=hierarchy``
+    reads. Classes are numbered in the order of their names in ``path/train``; a split whose folder does not
+    exist is cut from the training images. Images are decoded as they are needed, and standardised per channel
+    by the moments of up to 1000 training images.
 
     Args:
         path: of the folder, relative to the working directory.

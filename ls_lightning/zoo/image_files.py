@@ -1,5 +1,6 @@
 """Images in class folders: finding them, decoding one, and a data set that decodes as it goes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,33 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 def find_images(folder: Path) -> dict[str, list[Path]]:
     """Images of each class folder inside ``folder``, both in the order of their names.
 
+    A folder without images of its own that holds folders is a group of classes: they are named ``animal/cat``.
+
     Raises:
         ValueError: there is no class folder, or one holds no image.
     """
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
+    found = dict(sorted(_class_folders(folder, "")))
+    if not found:
         raise ValueError(f"{folder} must hold one folder for each class, but has none.")
-    found = {}
-    for entry in classes:
-        files = (file for file in entry.iterdir() if not file.name.startswith("."))
-        found[entry.name] = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
-        if not found[entry.name]:
-            raise ValueError(f"{entry} holds no image ({', '.join(SUFFIXES)}).")
     return found
+
+
+def _class_folders(folder: Path, group: str) -> Iterator[tuple[str, list[Path]]]:
+    for entry in sorted(_visible(folder)):
+        if not entry.is_dir():
+            continue
+        inside = _visible(entry)
+        images = sorted(file for file in inside if file.suffix.lower() in SUFFIXES)
+        if images:
+            yield f"{group}{entry.name}", images
+        elif any(path.is_dir() for path in inside):
+            yield from _class_folders(entry, f"{group}{entry.name}/")
+        else:
+            raise ValueError(f"{entry} holds no image ({', '.join(SUFFIXES)}).")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
 
 
 def read_image(path: str, size: int, grayscale: bool) -> Tensor:
