@@ -212,6 +212,27 @@ def test_all_equally_sure():
     assert curve.upper.tolist() == [1, 3 / 5, 3 / 8]
 
 
+@pytest.mark.parametrize(
+    ("levels", "risk", "kept"),
+    [
+        ([[0, 0, 0], [0, 1]], 0.15, 4),  # risks 0, 0, 0, 1/8, 1/5
+        ([[0, 0, 0], [0, 1]], 0.12, 3),
+        ([[0], [1, 1, 1, 0]], 0.39, 2),  # 0, 3/8, ...
+        ([[1], [0, 0, 0, 0]], 0.25, 5),  # 1, 1/2, 1/3, 1/4, 1/5
+        ([[0, 0], [1, 0, 1, 0], [1, 1]], 0.2, 3),
+        ([[1, 1], [0, 1]], 0.2, 0),
+    ],
+)
+def test_a_risk_that_is_passed_within_a_tie(levels, risk, kept):
+    logits, target = from_levels(levels)
+    assert coverage_at_risk(logits, target, risk).item() == kept / len(target)
+
+
+def test_zeros_of_both_signs_tie():
+    logits = torch.tensor([[0.0, -1.0], [-0.0, -1.0]])
+    assert aurc(logits, torch.tensor([0, 1]), score="max_logit").item() == 0.5
+
+
 def test_the_fewest_samples_that_cover_enough():
     logits = torch.arange(100, 0, -1.0)
     target = torch.zeros(100)  # all wrong but for the last
