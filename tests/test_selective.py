@@ -192,7 +192,7 @@ def test_ties_are_the_mean_over_all_orders(levels):
     assert float(augrc(logits, target)) == pytest.approx(float(mean_area(levels, True)), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(LEVELS, st.integers(1, 100), st.integers(0, 100))
 def test_points_of_the_curve_with_ties(levels, coverage, risk):
     logits, target = from_levels(levels)
@@ -221,6 +221,7 @@ def test_all_equally_sure():
         ([[1], [0, 0, 0, 0]], 0.25, 5),  # 1, 1/2, 1/3, 1/4, 1/5
         ([[0, 0], [1, 0, 1, 0], [1, 1]], 0.2, 3),
         ([[1, 1], [0, 1]], 0.2, 0),
+        ([[0] * 6, [1, 1, 1, 0]], 0.2, 8),  # 0, ..., 3/28, 3/16, 1/4
     ],
 )
 def test_a_risk_that_is_passed_within_a_tie(levels, risk, kept):
