@@ -22,6 +22,11 @@ def ran(app, number):
     return (app.parent / "sweep" / str(number) / "ran").read_text().split()
 
 
+def begun(app):
+    """How often a job was begun."""
+    return sum(len(path.read_text().split()) for path in app.parent.glob("sweep/*/ran"))
+
+
 def up(app, *numbers):
     return all((app.parent / "sweep" / str(number) / "up").exists() for number in numbers)
 
@@ -105,22 +110,32 @@ if left:
 @pytest.mark.slow
 def test_random_kills_of_a_search(tmp_path):
     """Killed again and again, a search ends with the trials of one that nobody disturbed."""
-    options = ["x=interval(-5,5)", "+z=a,b", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=8", "seconds=0.3"]
+    options = [
+        "x=interval(-5,5)",
+        "+z=a,b",
+        "hydra.launcher.n_jobs=2",
+        "seconds=0.3",
+        f"hydra.sweeper.n_trials={4 + 2 * KILLS}",
+    ]
     calm = write_slow_search(tmp_path / "calm")
     assert start(calm, *options).end()[0] == 0
     app = write_slow_search(tmp_path / "killed")
     rng = random.Random()
+    said = ""
     for _ in range(KILLS):
+        before = begun(app)
         sweep = start(app, *options)
-        time.sleep(rng.uniform(0.5, 4))
-        said = sweep.kill()
+        assert wait_for(lambda: begun(app) != before or sweep.process.poll() is not None)  # noqa: B023
+        time.sleep(rng.uniform(0, 1.5))
+        said += sweep.kill()
         assert sweep.gone(), sweep.members()
-        print({what: said.count(what) for what in ("started", "done in", "skipped")})
+    print({what: said.count(what) for what in ("started", "done in", "skipped")})
     code, out, err = start(app, *options).end()
     assert code == 0, out + err
     found, wanted = study(app.parent).trials, study(calm.parent).trials
     assert [(t.state.name, t.params, t.values) for t in found] == [(t.state.name, t.params, t.values) for t in wanted]
-    assert len(found) == 8
+    assert len(found) == 4 + 2 * KILLS
+    assert said.count("done in") <= len(found) < said.count("started") + len(found)  # nothing is run to its end twice
     for trial in found:
         assert typed(app.parent, trial.number)[0] == f"x={trial.params['x']!r}"
         assert trial.value == (trial.params["x"] - 3) ** 2
