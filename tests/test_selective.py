@@ -279,6 +279,8 @@ def test_masked_classes():
     logits = torch.tensor([[2.0, 1, -torch.inf], [-torch.inf, 0, -torch.inf], [0.5, 0, -torch.inf]])
     target = torch.tensor([1, 1, 0])  # the second is the only class left: sure
     assert aurc(logits, target).item() == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+    wanted = torch.tensor([-1, -torch.inf, -0.5], dtype=torch.float64)
+    assert_close(rank(logits, target, Ranking()).log_odds, wanted)
 
 
 # identities
