@@ -11,10 +11,11 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 
 def class_frequencies(trainer: L.Trainer) -> Tensor:
-    """Samples of each class in the training set, ``(K,)``: of the whole set, so the same on every rank.
+    """Samples of each class in the training set, ``(K,)``, averaged over the ranks: the same on every one.
 
-    From ``train_labels`` of the data module, or else ``targets`` or ``labels`` of the data set, or the last tensor
-    of a ``TensorDataset``; labels below 0 are not counted.
+    The ranks have the same set, or each a part of its own, which come to the same frequencies. From ``train_labels``
+    of the data module, or else ``targets`` or ``labels`` of the data set, or the last tensor of a ``TensorDataset``;
+    labels below 0 are not counted.
 
     Raises:
         LookupError: none of these is there.
@@ -29,10 +30,10 @@ def class_frequencies(trainer: L.Trainer) -> Tensor:
             "does not show. Give it train_labels, or the counts of the classes: prior=[120, 30, 50]."
         )
     if labels.is_floating_point():
-        return labels.movedim(1, -1).flatten(0, -2).sum(0)
+        return _over_ranks(trainer, labels.movedim(1, -1).flatten(0, -2).sum(0))
     labels = labels.flatten().long()
     num_classes = getattr(data, "num_classes", 0) or 0
-    return torch.bincount(labels[labels >= 0], minlength=num_classes).float()
+    return _over_ranks(trainer, torch.bincount(labels[labels >= 0], minlength=num_classes).float())
 
 
 def class_names(trainer: L.Trainer) -> list[str]:
@@ -51,6 +52,15 @@ def class_names(trainer: L.Trainer) -> list[str]:
             "not have. Use data=image_folder with nested folders, or give a matrix: prior=similarity.csv."
         )
     return list(names)
+
+
+def _over_ranks(trainer: L.Trainer, counts: Tensor) -> Tensor:
+    """A rank's part may lack the last classes, so the longest says how many there are."""
+    device, reduce = trainer.strategy.root_device, trainer.strategy.reduce
+    num_classes = int(reduce(torch.tensor(len(counts), device=device), reduce_op="max"))
+    padded = torch.nn.functional.pad(counts, (0, num_classes - len(counts))).to(device)
+    mean: Tensor = reduce(padded, reduce_op="mean")
+    return mean
 
 
 def _labels(dataset: Any) -> Tensor | None:
