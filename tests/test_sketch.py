@@ -118,6 +118,8 @@ def test_more_rows_than_one_chunk(name):
     scores, target = inputs(name, n=50_000, k=3)
     parts = [sketch(s, t, RANKINGS[name]) for s, t in zip(scores.split(777), target.split(777), strict=True)]
     assert torch.equal(sum(parts), sketch(scores, target, RANKINGS[name]))
+    keys = [sample_keys(s, t, RANKINGS[name]) for s, t in zip(scores.split(777), target.split(777), strict=True)]
+    assert torch.equal(torch.cat(keys), sample_keys(scores, target, RANKINGS[name]))
 
 
 def test_sums_given_are_not_changed():

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ls_lightning.functional.outputs import NanPolicy, as_rows
-from ls_lightning.functional.ranking import Ranking, rank
+from ls_lightning.functional.outputs import NanPolicy
+from ls_lightning.functional.ranking import Ranked, Ranking, rank_chunks
 
 _IGNORED, _INVALID, _OUT_OF_RANGE = (-(2**63) + code for code in range(3))
 _LARGEST_CODE = _OUT_OF_RANGE
@@ -44,16 +44,7 @@ def sample_keys(logits: Tensor, target: Tensor, ranking: Ranking) -> Tensor:
     Raises:
         TypeError, ValueError: dtypes or shapes do not fit.
     """
-    scores, labels = as_rows(logits, target, ranking.outputs)
-    if scores.device.type == "mps":  # has no float64
-        scores, labels = scores.cpu(), labels.cpu()
-    ranked = rank(scores, labels, ranking)
-    # Infinity with another last bit would be nan, -0.0 sort before 0.0.
-    bits = (ranked.log_odds.clamp(-_LIMIT, _LIMIT) + 0.0).view(torch.int64)
-    keys = (_sortable(bits) & ~1) | ranked.wrong
-    keys = torch.where(ranked.counted, keys, _IGNORED)
-    keys = torch.where(ranked.invalid, _INVALID, keys)
-    return torch.where(ranked.out_of_range, _OUT_OF_RANGE, keys).to(logits.device)
+    return torch.cat([_encode(ranked) for ranked in rank_chunks(logits, target, ranking)]).to(logits.device)
 
 
 def exact_levels(keys: Tensor, nan_policy: NanPolicy = "raise") -> Levels:
@@ -108,6 +99,15 @@ def check_samples(n: int, invalid: int, out_of_range: int, nan_policy: NanPolicy
             f"{out_of_range} of {seen} targets are out of range: they must be classes from 0 to K-1 (0 or 1 for "
             "binary and multilabel), or ignore_index."
         )
+
+
+def _encode(ranked: Ranked) -> Tensor:
+    # Infinity with another last bit would be nan, -0.0 sort before 0.0.
+    bits = (ranked.log_odds.clamp(-_LIMIT, _LIMIT) + 0.0).view(torch.int64)
+    keys = (_sortable(bits) & ~1) | ranked.wrong
+    keys = torch.where(ranked.counted, keys, _IGNORED)
+    keys = torch.where(ranked.invalid, _INVALID, keys)
+    return torch.where(ranked.out_of_range, _OUT_OF_RANGE, keys)
 
 
 def _sortable(bits: Tensor) -> Tensor:

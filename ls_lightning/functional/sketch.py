@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.levels import Levels, check_samples
-from ls_lightning.functional.outputs import NanPolicy, as_rows
-from ls_lightning.functional.ranking import Ranked, Ranking, rank
+from ls_lightning.functional.outputs import NanPolicy
+from ls_lightning.functional.ranking import Ranked, Ranking, rank_chunks
 
 _UNITS = 2.0**32
 _ROUNDING = 2.0**-22
@@ -50,17 +50,9 @@ def sketch(logits: Tensor, target: Tensor, ranking: Ranking) -> Tensor:
 @torch.no_grad()
 def add_to_sketch(sums: Tensor, logits: Tensor, target: Tensor, ranking: Ranking) -> Tensor:
     """Return `sums` with a batch added; see `sketch`."""
-    scores, labels = as_rows(logits, target, ranking.outputs)
-    total = sums.clone()
-    if scores.device.type == "mps":  # has no float64
-        scores, labels, total = scores.cpu(), labels.cpu(), total.cpu()
-    # A chunk that stays in a processor's cache is several times faster; on a GPU launches cost more.
-    per_sample = scores.shape[1] if scores.ndim == 2 else 2
-    rows = max(1, 2 ** (16 if scores.device.type == "cpu" else 22) // per_sample)
-    for start in range(0, len(labels), rows):
-        chunk = slice(start, start + rows)
-        index, numbers = _cells(rank(scores[chunk], labels[chunk], ranking), ranking.num_cells)
-        total.index_add_(0, index, numbers)
+    total = sums.clone() if sums.device.type != "mps" else sums.cpu()
+    for ranked in rank_chunks(logits, target, ranking):
+        total.index_add_(0, *_cells(ranked, ranking.num_cells))
     return total.to(sums.device)
 
 
