@@ -82,10 +82,6 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
         ConfigError: one of them cannot be built, or the machine has no such devices.
     """
     _check_devices(cfg)
-    with as_config_error("schedule", *_KINDS):
-        schedule = instantiate(cfg.schedule)
-    if not callable(schedule):
-        raise ConfigError(f"schedule._target_ must give a function of progress, got {schedule!r}.")
     with as_config_error("callbacks", *_KINDS):
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     with as_config_error("logger", *_KINDS):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ls_lightning.sweep.trial import VARIABLE as TRIAL
 
 if TYPE_CHECKING:
-    from ls_lightning.schedules import Schedule
+    from ls_lightning.schedules import Feedback, Schedule
 
 VARIABLES = ("LS_EPS", "LS_LOSS", "LS_SCHEDULE", "LS_TARGET")
 
@@ -66,7 +66,7 @@ def _smoothing(environ: Mapping[str, str]) -> list[Any]:
     return [smoothing, CalibrationMonitor(strict=False)]
 
 
-def _schedule(text: str) -> str | Schedule:
+def _schedule(text: str) -> str | Schedule | Feedback:
     from ls_lightning.schedules import build_schedule
 
     name, *numbers = text.split(":")

@@ -6,6 +6,7 @@ Imports neither torch nor lightning: a wrong value is answered before they are l
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ls_lightning.errors import ConfigError
-from ls_lightning.schedules import Schedule
+from ls_lightning.errors import ConfigError, one_line
+from ls_lightning.schedules import Feedback, Schedule, peak
+from ls_lightning.schedules.checks import name_of
 
 
 @dataclass
@@ -70,6 +72,7 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(f"eps and loss.eps are one number, got eps={cfg.eps} and loss.eps={cfg.loss.eps}.")
     if negative:
         _warm_up(cfg)
+    _leave_progress_open(cfg)
     OmegaConf.resolve(cfg)
     check(cfg)
     return cfg
@@ -128,6 +131,23 @@ def explain(error: BaseException) -> str:
     return ": ".join(dict.fromkeys(line.rstrip(".:") for line in causes[:3])) + "."
 
 
+def build_schedule(cfg: DictConfig) -> Schedule | Feedback:
+    """The schedule of the configuration, which may be a function of the user's own.
+
+    Raises:
+        ConfigError: it cannot be built, or is neither a function of progress nor a Feedback.
+    """
+    from hydra.utils import instantiate
+
+    try:
+        schedule: object = instantiate(cfg.schedule)
+    except Exception as error:
+        raise ConfigError(f"schedule: {error.__cause__ or error}".splitlines()[0]) from error
+    if isinstance(schedule, Feedback) or callable(schedule):
+        return schedule
+    raise ConfigError(f"schedule._target_ must give a function of progress, got {schedule!r}.")
+
+
 def check_eps(key: str, value: Any, negative: bool = False) -> None:
     """``ConfigError`` unless ``value`` is None or a number in [0, 1); at most 0 if the loss's is ``negative``."""
     if negative:
@@ -139,7 +159,7 @@ def check_eps(key: str, value: Any, negative: bool = False) -> None:
 
 _ABSENT = object()
 _NEGATIVE = "ls_lightning.losses.NegativeSmoothing"
-_LIBRARIES = ("trainer", "optimizer")
+_LIBRARIES = ("trainer", "optimizer", "callbacks")
 
 
 def _number(value: Any, fits: Callable[[float], bool]) -> bool:
@@ -182,6 +202,9 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data.val_fraction": _share(closed=False),
     "data.test_fraction": _share(closed=False),
     "data.label_noise": _share(closed=True),
+    "data.val_label_noise": _share(closed=True),
+    "data.input_noise": ("a number of at least 0", lambda value: _number(value, lambda x: 0 <= x < math.inf)),
+    "callbacks.label_smoothing.interval": _one_of("step", "epoch"),
     "optimizer.lr": ("a number above 0", lambda value: _number(value, lambda x: x > 0)),
     "optimizer.weight_decay": ("a number of at least 0", lambda value: _number(value, lambda x: x >= 0)),
     "trainer.accelerator": ("a name such as auto, cpu or gpu", lambda value: isinstance(value, str)),
@@ -226,22 +249,37 @@ def _warm_up(cfg: DictConfig) -> None:
     cfg.schedule = {"_target_": "ls_lightning.schedules.Delayed", "eps": cfg.eps, "start_at": warmup}
 
 
-def _check_schedule(cfg: DictConfig) -> None:
-    """Build the schedule, and see that the eps of the results is the eps of the training."""
+def _leave_progress_open(cfg: DictConfig) -> None:
+    """A function that still needs an argument is the curve itself; one that needs none returns it."""
     target = str(cfg.schedule.get("_target_", ""))
-    if not _is_ours(target):
+    if _is_ours(target) or "_partial_" in cfg.schedule:
         return
-    from hydra.utils import instantiate
+    from hydra.utils import get_object
 
     try:
-        schedule: Schedule = instantiate(cfg.schedule)
+        function = get_object(target)
+        parameters = {} if isinstance(function, type) else inspect.signature(function).parameters
     except Exception as error:
-        raise ConfigError(f"schedule: {error.__cause__ or error}".splitlines()[0]) from error
-    peak = cfg.schedule.get("eps", max(cfg.schedule.get("start", 0), cfg.schedule.get("end", 0)))
-    if cfg.eps != peak:
+        raise ConfigError(f"schedule: {one_line(error)}") from error
+    positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.default is p.empty and p.name not in cfg.schedule for p in positional):
+        cfg.schedule["_partial_"] = True
+
+
+def _check_schedule(cfg: DictConfig) -> None:
+    """Build the schedule, and see that the eps of the results is the eps of the training."""
+    schedule, ours = build_schedule(cfg), _is_ours(str(cfg.schedule.get("_target_", "")))
+    if cfg.loss.get("_target_") == _NEGATIVE and not ours:  # LabelSmoothing judges it
+        return
+    try:
+        named = schedule.start if isinstance(schedule, Feedback) else peak(schedule)
+    except Exception as error:
+        raise ConfigError(f"schedule: {one_line(error)}") from error
+    # The highest eps of a function of the user's own is known from its values at some points.
+    if not math.isclose(cfg.eps, named, rel_tol=1e-9 if ours else 1e-3):
         raise ConfigError(
-            f"eps={cfg.eps} is not that of the schedule {schedule!r}, so results would name an eps that was not "
-            f"trained. Set eps={peak}."
+            f"eps={cfg.eps} is not that of the schedule {name_of(schedule)}, so results would name an eps that was not "
+            f"trained. Set eps={named:.6g}."
         )
 
 

@@ -27,6 +27,7 @@ from ls_lightning.callbacks.stage_metrics import Measured
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
 from ls_lightning.cluster import check_processes
 from ls_lightning.errors import ConfigError, as_config_error, one_line
+from ls_lightning.schedules.checks import name_of
 from ls_lightning.sweep.folder import Claim, check_folder, checkpoint_of, decisive, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
@@ -180,7 +181,11 @@ def _smoothing(trainer: L.Trainer, cfg: DictConfig, choices: dict[str, str]) -> 
     callback = _callback(trainer, LabelSmoothing)
     if callback is None:
         return {"eps": 0.0, "loss": "none", "schedule": None}
-    return {"eps": cfg.eps, "loss": _chosen("loss", cfg, choices), "schedule": repr(callback.schedule)}
+    found = {"eps": cfg.eps, "loss": _chosen("loss", cfg, choices), "schedule": name_of(callback.schedule)}
+    loop = callback.feedback
+    if loop is None:
+        return found
+    return {**found, "feedback": {"eps": loop.eps, "gap": loop.gap, "gain": loop.gain, "updates": loop.updates}}
 
 
 def _chosen(group: str, cfg: DictConfig, choices: dict[str, str]) -> str:

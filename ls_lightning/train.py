@@ -23,8 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ls_lightning.autoload import VARIABLES
 from ls_lightning.cluster import check_start, end_with, explain_submitit, in_multirun, join_ranks, restarted_from
-from ls_lightning.config import explain, register_schema, settle
+from ls_lightning.config import build_schedule, explain, register_schema, settle
 from ls_lightning.errors import ConfigError
+from ls_lightning.schedule_chart import describe
 
 
 def _task(cfg: DictConfig) -> float | None:
@@ -60,6 +61,22 @@ def _task(cfg: DictConfig) -> float | None:
     _print_result(result, folder)
     nll: float | None = result["metrics"].get("val", {}).get("nll")
     return nll
+
+
+def _show(cfg: DictConfig) -> None:
+    """Draw the schedule that the job would have."""
+    hydra_cfg = HydraConfig.get()
+    folder = Path(hydra_cfg.runtime.output_dir)
+    cfg.name = cfg.name or folder.name
+    try:
+        cfg = settle(cfg, list(hydra_cfg.overrides.task))
+        smoothing = cfg.callbacks.get("label_smoothing") or {}
+        by_epoch = smoothing.get("interval") == "epoch"
+        print(describe(build_schedule(cfg), Path.cwd(), cfg.trainer.get("max_epochs") if by_epoch else None))
+    except ConfigError as error:
+        _fail(str(error))
+    finally:
+        _remove_if_empty(folder)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -132,13 +149,18 @@ def main() -> None:
     parser.error = lambda message: _fail(  # type: ignore[method-assign]
         f"{message}. A value is set by key=value, e.g. eps=0.1; --help lists the keys."
     )
+    show = "--show-schedule" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--show-schedule"]
     args = parser.parse_args()
     if (args.help or args.hydra_help or args.cfg or args.info) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly, as other programs do
     _name_the_sweep(args.multirun)
+    if show and args.multirun:
+        _fail("--show-schedule shows the schedule of one job. Leave -m away.")
     register_schema()
     try:
-        hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(_task)()
+        task = _show if show else _task
+        hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(task)()
     except ConfigError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:

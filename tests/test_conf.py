@@ -95,10 +95,14 @@ def check_loss(option, compose, folder):
 
 
 def check_schedule(option, compose, folder):
-    schedule = instantiate(compose("eps=0.25", f"schedule={option}").schedule)
+    typed = ["schedule.factor=1.25"] if option == "scaled" else []
+    schedule = instantiate(compose("eps=0.25", f"schedule={option}", *typed).schedule)
     assert type(schedule) is SCHEDULES[option]
+    if option == "feedback":
+        assert schedule == SCHEDULES[option](0.25)
+        return
     curve = [schedule(k / 100) for k in range(101)]
-    assert max(curve) == 0.25
+    assert max(curve) == pytest.approx(0.25, rel=1e-3)
     assert (min(curve) < 0.25) == (option != "constant")
 
 
@@ -198,13 +202,17 @@ def test_the_primary_file_names_every_group(compose):
 
 @pytest.mark.parametrize(
     ("loss", "schedule"),
-    [*((loss, "linear") for loss in USUAL_EPS if loss != "negative"), *(("kl", name) for name in SCHEDULES)],
+    [
+        *((loss, "linear") for loss in USUAL_EPS if loss != "negative"),
+        *(("kl", name) for name in SCHEDULES if name != "scaled"),
+    ],
 )
 @pytest.mark.parametrize("typed", [[], ["eps=0.25"], ["loss.eps=0.25"]], ids=["usual", "eps", "loss.eps"])
 def test_eps_is_one_number(compose, loss, schedule, typed):
     cfg = compose(f"loss={loss}", f"schedule={schedule}", *typed)
     eps = 0.25 if typed else USUAL_EPS[loss]
-    start = cfg.schedule.start if "start" in cfg.schedule else cfg.schedule.eps
+    first = cfg.schedule.schedules[0] if "schedules" in cfg.schedule else cfg.schedule
+    start = first.start if "start" in first else first.eps
     callback = cfg.callbacks.label_smoothing
     assert (cfg.eps, cfg.loss.eps, start) == (eps, eps, eps)
     assert (callback.loss, callback.schedule) == (cfg.loss, cfg.schedule)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -14,10 +15,12 @@ from typing_extensions import override
 
 from ls_lightning.callbacks import loss_state
 from ls_lightning.callbacks.agreement import check_ranks
+from ls_lightning.callbacks.feedback import FeedbackLoop
+from ls_lightning.callbacks.horizon import estimated_steps
 from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.losses import NegativeSmoothing, usual_eps
-from ls_lightning.schedules import Constant, Schedule, build_schedule
+from ls_lightning.schedules import Constant, Feedback, Schedule, build_schedule, eps_at
 from ls_lightning.tap import Select, Tap, smoothing_modules
 
 
@@ -37,16 +40,20 @@ class LabelSmoothing(L.Callback):
         eps: in [0, 1), the mass taken from the true class. None: what ``schedule`` says, else what the given
             loss module holds, else the usual value of the loss (0.1 for ``ce``, ``kl`` and ``bce``).
         schedule: a name (``"linear"``, ``"cosine"``, ...), which starts at ``eps``, or a schedule
-            such as ``Linear(0.1, 0.0)``, which says it all. None keeps eps constant.
+            such as ``Linear(0.1, 0.0)``, which says it all; any function of progress in [0, 1] is one. ``"feedback"``
+            or a :class:`~ls_lightning.schedules.Feedback` follows the gap in validation. None keeps eps constant.
         target: which calls: ``"auto"`` for all; the dotted path of a loss module of any class, e.g.
             ``"criterion"``; or a predicate on the :class:`~ls_lightning.tap.LossCall`, e.g.
             ``lambda call: call.position == 0`` for the first of several heads.
         override: let eps take the place of a ``label_smoothing`` that the module sets itself, which is refused
             otherwise.
         total_steps: optimizer steps over which the schedule runs. None asks the Trainer.
+        interval: ``"step"``; or ``"epoch"``, eps then changes at the start of an epoch alone.
 
     Attributes:
-        eps: the eps of the current or last training step.
+        eps: the eps of the current or last training step; if each class has its own, their mean.
+        feedback: with :class:`~ls_lightning.schedules.Feedback` what it has come to (``eps`` of each class, ``gap``,
+            ``updates``), else None.
         num_smoothed: how many calls were smoothed in it.
 
     Raises:
@@ -64,19 +71,24 @@ class LabelSmoothing(L.Callback):
         self,
         loss: Loss = "ce",
         eps: float | None = None,
-        schedule: str | Schedule | None = None,
+        schedule: str | Schedule | Feedback | None = None,
         target: str | Select = "auto",
         override: bool = False,
         total_steps: int | None = None,
+        interval: Literal["step", "epoch"] = "step",
     ) -> None:
         super().__init__()
+        if interval not in ("step", "epoch"):
+            raise ValueError(f"interval must be 'step' or 'epoch', got {interval!r}.")
         if total_steps is not None and (isinstance(total_steps, bool) or not total_steps >= 1):
             raise ValueError(f"total_steps must be an integer larger than 0, got {total_steps!r}.")
         self.loss = loss
         self.schedule = _resolve_schedule(loss, eps, schedule)
         self.target = target
         self.total_steps = total_steps
-        self.eps = self.schedule(0.0) if self.schedule is not None else _eps_of(loss)
+        self.interval = interval
+        self.feedback = _feedback(self.schedule, target, total_steps, interval)
+        self.eps = _eps_of(loss) if self.schedule is None else _first_eps(self.schedule)
         self.override = override
         self._steps = 0
         self._logged = -1
@@ -92,6 +104,8 @@ class LabelSmoothing(L.Callback):
                 f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
                 "Pass a function of (logits, target, eps), or give eps to the loss alone."
             )
+        if isinstance(self.schedule, Feedback):  # a loss that cannot take its eps is an error now
+            copy.deepcopy(self._calls.loss).set_eps(self.schedule.eps_max)  # type: ignore[operator]
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -100,6 +114,8 @@ class LabelSmoothing(L.Callback):
             self._horizon = None
             self._loss_state = None
             self._failed = False
+            if self.feedback is not None:
+                self.feedback.open(trainer)
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -120,9 +136,11 @@ class LabelSmoothing(L.Callback):
         self._steps = self._steps or trainer.global_step
         self._logged = -1
         self._first = True
-        if self.schedule is None or isinstance(self.schedule, Constant):
+        if self.feedback is not None:
+            self.feedback.begin(trainer, pl_module)
+        if self.schedule is None or isinstance(self.schedule, Constant | Feedback):
             return
-        horizon = self.total_steps or _estimated_steps(trainer)
+        horizon = self.total_steps or estimated_steps(trainer)
         if self._horizon is not None and self._horizon != horizon:
             rank_zero_warn(
                 f"The schedule runs over {self._horizon} steps, as the checkpoint says, not over the {horizon} of this "
@@ -140,7 +158,7 @@ class LabelSmoothing(L.Callback):
     ) -> None:
         self._before = trainer.global_step
         self._calls.count = 0
-        self._write_eps()
+        self._write_eps(batch_idx)
         self._log(trainer)
 
     @override
@@ -154,25 +172,62 @@ class LabelSmoothing(L.Callback):
             self._first = False
             self._check_first_step(pl_module)
         self._calls.target = None
+        if self.feedback is not None:
+            self.feedback.batch_trained(trainer, pl_module)
+
+    @override
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.feedback is not None:
+            self.feedback.validation_started(trainer, pl_module)
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.feedback is not None:
+            self.feedback.batch_validated(pl_module, batch, outputs, batch_idx, dataloader_idx)
+
+    @override
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.feedback is not None:
+            self.feedback.validation_ended(trainer, pl_module)
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.feedback is not None:
+            self.feedback.validation_closed()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._failed = True
         self._close()
+        if self.feedback is not None:
+            self.feedback.close()
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._close()
+        if self.feedback is not None:
+            self.feedback.close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"eps": self.eps, "steps": self._steps, "total_steps": self._horizon}
+        feedback = None if self.feedback is None else self.feedback.state_dict()
+        return {"eps": self.eps, "steps": self._steps, "total_steps": self._horizon, "feedback": feedback}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.eps = state_dict["eps"]
         self._steps = state_dict["steps"]
         self._horizon = state_dict["total_steps"]
+        if self.feedback is not None and state_dict.get("feedback") is not None:
+            self.feedback.load_state_dict(state_dict["feedback"])
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -190,7 +245,9 @@ class LabelSmoothing(L.Callback):
 
     def _settings(self) -> dict[str, Any]:
         """What must be equal on all ranks; values, since the repr of a function is another in each process."""
-        curve = [] if self.schedule is None else [self.schedule(t / 4) for t in range(5)]
+        curve: object = self.schedule
+        if self.schedule is not None and not isinstance(self.schedule, Feedback):
+            curve = [self.schedule(t / 4) for t in range(5)]
         name = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", type(self.loss).__name__)
         return {"loss": name, "eps": self.eps, "schedule": curve}
 
@@ -221,39 +278,60 @@ class LabelSmoothing(L.Callback):
                 "Mixup of some libraries smooths by default: turn one of the two off."
             )
 
-    def _write_eps(self) -> None:
-        if self.schedule is None:
-            return
-        progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
-        self.eps = float(self.schedule(progress))
-        self._calls.loss.set_eps(self.eps)  # type: ignore[operator]
+    def _write_eps(self, batch_idx: int) -> None:
+        if self.feedback is not None:
+            self.eps = self.feedback.write(self._calls.loss)
+        elif self.schedule is not None and not isinstance(self.schedule, Feedback):
+            if self.interval == "step" or batch_idx == 0:
+                progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
+                self.eps = eps_at(self.schedule, progress, isinstance(self._calls.loss, NegativeSmoothing))
+            self._calls.loss.set_eps(self.eps)  # type: ignore[operator]
 
     def _log(self, trainer: L.Trainer) -> None:
         """As Lightning's LearningRateMonitor does, past ``self.log``, which costs about 1 ms a step."""
-        trainer.callback_metrics["ls/eps"] = torch.tensor(self.eps)
+        found = {"ls/eps": self.eps, **(self.feedback.logged() if self.feedback else {})}
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         if step != self._logged and trainer._logger_connector.should_update_logs:
             self._logged = step
             for logger in trainer.loggers:
-                logger.log_metrics({"ls/eps": self.eps, "epoch": trainer.current_epoch}, step=step)
+                logger.log_metrics({**found, "epoch": trainer.current_epoch}, step=step)
 
 
-def _resolve_schedule(loss: object, eps: float | None, schedule: str | Schedule | None) -> Schedule | None:
+def _resolve_schedule(
+    loss: object, eps: float | None, schedule: str | Schedule | Feedback | None
+) -> Schedule | Feedback | None:
     if loss == "negative" or isinstance(loss, NegativeSmoothing):
         return loss_state.warm_up(loss, eps, schedule)
     if isinstance(schedule, str):
         return build_schedule(schedule, _eps_of(loss) if eps is None else eps)
     if schedule is not None:
-        if not callable(schedule):
+        if not callable(schedule) and not isinstance(schedule, Feedback):
             raise TypeError(f"schedule must be a name or a schedule such as Linear(0.1, 0.0), got {schedule!r}.")
-        if eps is not None and not math.isclose(schedule(0.0), eps):
-            raise ValueError(
-                f"give eps or a schedule, got eps={eps} and {schedule!r}, which starts at {schedule(0.0)}."
-            )
+        first = _first_eps(schedule)
+        if eps is not None and not math.isclose(first, eps):
+            raise ValueError(f"give eps or a schedule, got eps={eps} and {schedule!r}, which starts at {first}.")
         return schedule
     if eps is None and isinstance(loss, nn.Module):
         return None
     return Constant(_eps_of(loss) if eps is None else eps)
+
+
+def _first_eps(schedule: Schedule | Feedback) -> float:
+    if isinstance(schedule, Feedback):
+        return schedule.start
+    return eps_at(schedule, 0.0)
+
+
+def _feedback(schedule: object, target: str | Select, total_steps: int | None, interval: str) -> FeedbackLoop | None:
+    if not isinstance(schedule, Feedback):
+        return None
+    if interval == "epoch":
+        raise ValueError(
+            "interval='epoch' is for a curve; Feedback changes eps after a validation, and "
+            "Trainer(check_val_every_n_epoch=...) says how often."
+        )
+    return FeedbackLoop(schedule, target, total_steps)
 
 
 def _eps_of(loss: object) -> float:
@@ -261,21 +339,3 @@ def _eps_of(loss: object) -> float:
         eps = getattr(loss, "eps", None)
         return float(eps.mean()) if isinstance(eps, Tensor) else 0.0
     return usual_eps(loss) if isinstance(loss, str) else 0.1
-
-
-def _estimated_steps(trainer: L.Trainer) -> int:
-    steps: float = math.inf if _accumulation_changes(trainer) else trainer.estimated_stepping_batches
-    if not 0 < steps < math.inf:
-        raise ValueError(
-            "the schedule needs the number of training steps, which this Trainer cannot know (endless data, max_time "
-            "or a changing accumulation). Say it: LabelSmoothing(total_steps=10_000)."
-        )
-    return int(steps)
-
-
-def _accumulation_changes(trainer: L.Trainer) -> bool:
-    """Lightning's estimate would go on with the accumulation of the first epoch."""
-    # By name: lightning and pytorch_lightning each have their own.
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    found = [callback for callback in callbacks if type(callback).__name__ == "GradientAccumulationScheduler"]
-    return any(len(set(callback.scheduling.values())) > 1 for callback in found)

@@ -10,7 +10,7 @@ from torch import nn
 from ls_lightning.callbacks.train_labels import class_frequencies, class_names
 from ls_lightning.functional.hierarchy import class_similarity
 from ls_lightning.losses import NegativeSmoothing, OnlineLabelSmoothing, PriorSmoothing
-from ls_lightning.schedules import Delayed, Schedule
+from ls_lightning.schedules import Delayed, Feedback, Schedule
 
 
 def read_data(loss: nn.Module, trainer: L.Trainer) -> None:
@@ -47,7 +47,7 @@ def restore(loss: nn.Module, state: dict[str, Any] | None, rank: int) -> None:
         loss.load_epoch_state(state or {}, rank)
 
 
-def warm_up(loss: object, eps: float | None, schedule: str | Schedule | None) -> Schedule:
+def warm_up(loss: object, eps: float | None, schedule: str | Schedule | Feedback | None) -> Schedule:
     """Check that plain cross-entropy comes before negative smoothing.
 
     Raises:
@@ -61,7 +61,7 @@ def warm_up(loss: object, eps: float | None, schedule: str | Schedule | None) ->
     level = round(float(own.eps), 7) if eps is None else eps
     if schedule is None and own.warmup is not None:
         return Delayed(level, own.warmup)
-    if schedule is None or isinstance(schedule, str) or schedule(0.0) != 0:
+    if schedule is None or isinstance(schedule, str | Feedback) or schedule(0.0) != 0:
         raise ValueError(
             "loss=negative needs a warm-up of plain cross-entropy: NegativeSmoothing(eps, warmup=0.5) for half of "
             f"training, or a schedule that starts at 0, e.g. Delayed({level:g}, 0.5); got schedule={schedule!r}."

@@ -69,16 +69,19 @@ class StepOutputs:
         self._last: tuple[tuple[int, int], Outputs | None] | None = None
         self._undo: Callable[[], None] = nothing
 
-    def open(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
-        """Begin a stage; a second callback that opens it changes nothing."""
+    def open(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage, loaders: list[Any] | None = None
+    ) -> None:
+        """Begin a stage; a second callback that opens it changes nothing. Own ``loaders`` repeat no sample."""
         if self._stage == stage:
             return
         self.close()
         self._stage = stage
-        loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-        self._loaders = CombinedLoader(loaders, "sequential").flattened
+        theirs = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+        self._loaders = CombinedLoader(theirs, "sequential").flattened if loaders is None else loaders
         self.num_loaders = len(self._loaders)
-        self._real = [self._real_samples(loader, trainer.world_size) for loader in self._loaders]
+        ranks = trainer.world_size if loaders is None else 1
+        self._real = [self._real_samples(loader, ranks) for loader in self._loaders]
         if self.read is None:
             if stage not in self._taps:
                 self._taps[stage] = Tap(pl_module, self._see, self.target)

@@ -1,5 +1,6 @@
 """Checks of options, each with one clear line: what was needed, what came."""
 
+import math
 from collections.abc import Iterable
 
 TASKS = ("multiclass", "binary", "multilabel")
@@ -57,6 +58,21 @@ def check_share(name: str, value: float, zero: bool = False) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and (0 <= value < 1 if zero else 0 < value < 1)):
         raise ValueError(f"{name} must be in {'[' if zero else '('}0, 1), got {value!r}.")
+    return value
+
+
+def check_scale(name: str, value: float) -> float:
+    """Return ``value``, a number of at least 0.
+
+    Raises:
+        ValueError: it is not; nan and infinity are not.
+
+    Example:
+        >>> check_scale("input_noise", 0.5)
+        0.5
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}.")
     return value
 
 

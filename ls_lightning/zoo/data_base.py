@@ -21,6 +21,7 @@ class LoaderOptions(TypedDict, total=False):
     eval_batch_size: int
     split_seed: int
     label_noise: float
+    val_label_noise: float
     num_workers: int
 
 
@@ -56,6 +57,7 @@ class ClassificationData(L.LightningDataModule):
         eval_batch_size: the same in validation and test.
         split_seed: decides the splits and which labels are flipped; at least 0.
         label_noise: share of the training labels, and of no others, to flip to another class, in [0, 1).
+        val_label_noise: the same share of the validation labels, to see what measuring on noisy labels does.
         num_workers: worker processes of each loader; 0 loads in the training process.
 
     Raises:
@@ -79,6 +81,7 @@ class ClassificationData(L.LightningDataModule):
         eval_batch_size: int = 256,
         split_seed: int = 0,
         label_noise: float = 0.0,
+        val_label_noise: float = 0.0,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -88,7 +91,8 @@ class ClassificationData(L.LightningDataModule):
         self.split_seed = check_int("split_seed", split_seed, least=0)
         self.label_noise = check_share("label_noise", label_noise, zero=True)
         self.num_workers = check_int("num_workers", num_workers, least=0)
-        if label_noise and task == "multilabel":
+        self.val_label_noise = check_share("val_label_noise", val_label_noise, zero=True)
+        if (label_noise or val_label_noise) and task == "multilabel":
             raise ValueError("label_noise flips classes, and task=multilabel has none to flip. Use label_noise=0.")
 
     @property
@@ -114,9 +118,12 @@ class ClassificationData(L.LightningDataModule):
         self.train_labels = self.train_labels_clean = parts.train.labels
         if self.label_noise:
             self.train_labels = flip_labels(parts.train.labels, self.label_noise, self.num_classes, self.split_seed)
+        val_labels = parts.val.labels
+        if self.val_label_noise:
+            val_labels = flip_labels(val_labels, self.val_label_noise, self.num_classes, self.split_seed)
         train, val, test = (
-            Part(x, self._targets(labels))
-            for x, labels in (parts.train._replace(labels=self.train_labels), parts.val, parts.test)
+            Part(part.x, self._targets(labels))
+            for part, labels in zip(parts, (self.train_labels, val_labels, parts.test.labels), strict=True)
         )
         self.train_set, self.val_set, self.test_set = self.datasets(Parts(train, val, test))
         self.input_shape = tuple(self.val_set[0][0].shape)

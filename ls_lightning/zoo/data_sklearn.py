@@ -4,7 +4,9 @@ from typing import Any, Unpack
 
 import torch
 
-from .checks import check_share
+from ls_lightning.seeds import mixed_seed
+
+from .checks import check_scale, check_share
 from .data_base import ClassificationData, LoaderOptions, Parts
 
 
@@ -14,6 +16,8 @@ class DigitsData(ClassificationData):
     Args:
         val_fraction: share of all samples for validation, in (0, 1).
         test_fraction: share of all samples for testing, in (0, 1).
+        input_noise: standard deviation of normal noise added once to every image of all splits, in units of full
+            brightness, at least 0; 0.5 leaves a network to memorise and be overconfident.
         **options: see `ClassificationData`.
 
     Raises:
@@ -30,16 +34,25 @@ class DigitsData(ClassificationData):
     """
 
     def __init__(
-        self, *, val_fraction: float = 0.2, test_fraction: float = 0.3, **options: Unpack[LoaderOptions]
+        self,
+        *,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.3,
+        input_noise: float = 0.0,
+        **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__("multiclass", **options)
         self.val_fraction = check_share("val_fraction", val_fraction)
         self.test_fraction = check_share("test_fraction", test_fraction)
+        self.input_noise = check_scale("input_noise", input_noise)
 
     def load(self) -> Parts:
         """Cut the 1797 digits."""
         digits = _sklearn_datasets("digits").load_digits()
         images = torch.from_numpy(digits.images).to(torch.float32).unsqueeze(1)
+        if self.input_noise:
+            rng = torch.Generator().manual_seed(mixed_seed("input_noise", self.split_seed))
+            images = images + 16 * self.input_noise * torch.randn(images.shape, generator=rng)
         labels = torch.from_numpy(digits.target).long()
         self.num_classes = 10
         return self.cut(images, labels, self.val_fraction, self.test_fraction)

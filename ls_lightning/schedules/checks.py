@@ -1,0 +1,100 @@
+"""What a schedule is, and what its parameters and its values may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Schedule = Callable[[float], float]
+
+_POINTS = 1000
+
+
+def check_eps(name: str, eps: float) -> None:
+    """Raise unless ``eps`` is a number in [0, 1)."""
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise TypeError(f"{name} must be a number in [0, 1), got {eps!r}.")
+    if not 0 <= eps < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {eps}. It is the mass taken from the true class.")
+
+
+def check_point(name: str, point: float) -> None:
+    """Raise unless ``point`` is a number in [0, 1]."""
+    if isinstance(point, bool) or not isinstance(point, int | float):
+        raise TypeError(f"{name} must be a share of training in [0, 1], got {point!r}.")
+    if not 0 <= point <= 1:
+        raise ValueError(f"{name} must be a share of training in [0, 1], got {point}.")
+
+
+def check_points(name: str, points: Any) -> tuple[float, ...]:
+    """``points`` as a tuple; raises unless they are a list of shares of training that increase."""
+    if isinstance(points, str) or not hasattr(points, "__iter__"):
+        raise TypeError(f"{name} must be a list of shares of training, got {points!r}.")
+    found: tuple[float, ...] = tuple(points)
+    for point in found:
+        check_point(name, point)
+    if list(found) != sorted(set(found)):
+        raise ValueError(f"{name} must increase, got {list(found)}.")
+    return found
+
+
+def check_progress(progress: float) -> None:
+    """Raise unless ``progress`` is in [0, 1]."""
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be in [0, 1], got {progress}. It is global_step / total steps.")
+
+
+def eps_at(schedule: Schedule, progress: float, negative: bool = False) -> float:
+    """What ``schedule`` says at ``progress``, which a function of one's own may say wrongly.
+
+    Args:
+        schedule: a function of progress.
+        progress: in [0, 1].
+        negative: allow eps below 0 too, for ``loss=negative``.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not in [0, 1).
+
+    Example:
+        >>> eps_at(lambda progress: 1 - progress, 0.0)
+        Traceback (most recent call last):
+        ValueError: a schedule must return eps in [0, 1), got 1.0 from <lambda> at progress 0.
+    """
+    eps = schedule(progress)
+    where = f"from {name_of(schedule)} at progress {progress:g}."
+    try:
+        number = math.nan if isinstance(eps, bool | str) else float(eps)
+    except (TypeError, ValueError):
+        raise TypeError(f"a schedule must return a number in [0, 1), got {eps!r} {where}") from None
+    if not (-math.inf if negative else 0) <= number < 1:
+        raise ValueError(f"a schedule must return eps in [0, 1), got {eps!r} {where}")
+    return number
+
+
+def curve(schedule: Schedule, points: int = _POINTS) -> list[float]:
+    """Eps at ``points + 1`` evenly spread points of training, both ends among them; each is checked.
+
+    Example:
+        >>> curve(lambda progress: progress / 2, points=4)
+        [0.0, 0.125, 0.25, 0.375, 0.5]
+    """
+    return [eps_at(schedule, k / points) for k in range(points + 1)]
+
+
+def peak(schedule: Schedule) -> float:
+    """The highest eps of a schedule: what it says of itself, or, of any other function, its highest at 1001 points."""
+    said = getattr(schedule, "peak", None)
+    return float(said) if isinstance(said, int | float) else max(curve(schedule))
+
+
+def name_of(schedule: object) -> str:
+    """The name of a function; of a schedule its repr.
+
+    Example:
+        >>> name_of(math.sin)
+        'sin'
+    """
+    function = getattr(schedule, "func", schedule)  # of a functools.partial
+    return str(getattr(function, "__name__", repr(schedule)))
