@@ -161,6 +161,16 @@ def test_without_test_data_it_says_so(tmp_path):
     assert "Nothing was measured on test data" in text(choice)
 
 
+def test_a_single_lucky_seed_is_not_chosen_and_named(tmp_path):
+    write_sweep(tmp_path, valley, grid=(0, 0.1), noise=0.001)
+    write_job(tmp_path / "lucky", 0.3, 0, val=measured(0.01), test=measured(0.01))
+    write_job(tmp_path / "lacking", 0.4, 0, val={"acc": 1.0}, test=measured(0.01))
+    choice = chosen(tmp_path)
+    assert (choice.chosen.eps, choice.best.eps) == (0.1, 0.1)
+    assert [group.eps for group in choice.passed_over] == [0.3, 0.4]
+    assert "Not chosen from: eps 0.3 (1 seed); eps 0.4 (1 seed): they lack NLL on validation" in text(choice)
+
+
 def test_a_metric_that_nobody_measured(tmp_path):
     write_sweep(tmp_path, valley)
     with pytest.raises(ConfigError, match="select=aurc needs val/aurc, which no finished job has"):

@@ -8,8 +8,12 @@ import shutil
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from job_folders import measured, write_job, write_sweep
 
+from ls_lightning.report.content import make_report
+from ls_lightning.sweep.criterion import parse_criterion
 from ls_lightning.sweep.find import find_jobs, newest_sweep
 from ls_lightning.sweep.groups import baseline_of, group_jobs
 from ls_lightning.sweep.jobs import read_job
@@ -95,6 +99,31 @@ def test_other_schema_versions_are_read_as_far_as_they_go(tmp_path):
     assert left_out == []
     assert group.by_seed("val/nll") == {0: 0.5, 1: 0.6}
     assert group.jobs[1].note == "schema 9, read as far as schema 1 goes"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["schema", "status", "eps", "loss", "schedule", "seed", "model", "data", "digest", "metrics", "reliability"]
+KEYS += ["temperature", "started", "devices"]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=4))
+def test_whatever_is_in_a_result_the_job_is_counted_or_listed(tmp_path, odd):
+    if not (tmp_path / "0").exists():
+        write_sweep(tmp_path, lambda eps: 0.5 + eps, grid=(0, 0.1), seeds=range(2))
+    path = write_job(tmp_path / "odd", 0.2, 5, val=measured(0.4), test=measured(0.4)) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+    report = make_report([read_job(folder) for folder in find_jobs([tmp_path])], parse_criterion("nll"))
+    assert len(report.jobs) == 5
+    assert report.answers
+    assert tidy_csv(report.jobs).count("\n") >= 6
+    for job in report.jobs:
+        job.bins()
+        job.bins(scaled=True)
 
 
 def test_a_setting_of_its_own_is_a_group_of_its_own(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from ls_lightning.errors import ConfigError, one_line
+from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.report.content import Report, make_report
 from ls_lightning.report.markdown import markdown
 from ls_lightning.report.options import HELP, NO_MATPLOTLIB, Options, parse_options
@@ -87,7 +88,8 @@ def _usual_out(folders: Sequence[Path]) -> Path:
 
 
 def _write(report: Report, options: Options, out: Path, console: Console) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    with as_config_error("out"):
+        out.mkdir(parents=True, exist_ok=True)
     write_text(out / "sweep.csv", tidy_csv(report.jobs))
     figures: list[tuple[str, str]] = []
     if options.figures and find_spec("matplotlib") is None:
@@ -116,4 +118,6 @@ def _watch(options: Options, seconds: float) -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends quietly, as with other programs
     sys.exit(main())

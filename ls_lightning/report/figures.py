@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ls_lightning.plots import reliability_diagram, save_figure
+from ls_lightning.plots.figure import FAINT
 from ls_lightning.report.against_eps import against_eps
 from ls_lightning.report.content import Report
 from ls_lightning.report.over_training import over_training
@@ -45,8 +46,10 @@ def _figures(groups: Sequence[Group], choice: Choice, level: float) -> Iterator[
     yield "pareto", "Accuracy against ECE", pareto(groups, level)
     panels = _reliability(choice)
     if panels:
-        pooled = f"{len(choice.chosen.jobs)} seeds pooled" if len(choice.chosen.jobs) > 1 else None
-        yield "reliability", "Reliability", reliability_diagram(panels, title=pooled)
+        figure = reliability_diagram(panels)
+        words = f"{choice.stage} data, bins of all seeds added up: ECE is below the seeds' mean, intervals are narrow"
+        figure.suptitle(words, x=0.01, ha="left", fontsize=9, color=FAINT)
+        yield "reliability", "Reliability", figure
     schedules = over_training(groups, choice.chosen)
     if schedules is not None:
         yield "schedules", "Eps over training", schedules

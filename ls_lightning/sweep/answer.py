@@ -56,7 +56,7 @@ def _seeds(n: int) -> str:
 
 def explain(choice: Choice, level: float = 0.95) -> list[str]:
     """How it was chosen, what the test data say of it, and what evidence is lacking, a paragraph each."""
-    found = [_how(choice), _difference(choice, level), _verdict(choice), _edge(choice)]
+    found = [_how(choice), _difference(choice, level), _verdict(choice), _edge(choice), _passed_over(choice)]
     if choice.stage == "val":
         found.append(
             "Nothing was measured on test data, so all numbers are of the validation data that chose: they flatter it."
@@ -141,6 +141,16 @@ def _seeds_lacking(choice: Choice) -> str:
         f"If the difference is as large as it looks, {_seeds(more)} more would find it with 80 % power:\n"
         f"{seeds_command(choice, more)}"
     )
+
+
+def _passed_over(choice: Choice) -> str:
+    """Of very many the first few."""
+    if not choice.passed_over:
+        return ""
+    names = [f"{_named(choice, group)} ({_seeds(len(group.jobs))})" for group in choice.passed_over]
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    why = f"they lack {choice.criterion.label} on validation, or have one seed where others have more"
+    return f"Not chosen from: {'; '.join(names[:6])}{more}: {why}."
 
 
 def _edge(choice: Choice) -> str:

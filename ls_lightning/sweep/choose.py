@@ -51,6 +51,7 @@ class Choice:
         effect: criterion of ``asked`` minus that of ``reference`` on ``stage``, at the level ``1 - alpha``.
         alpha: 0.05 shared among all candidates but the reference (Bonferroni), since the best of them was taken.
         stage: ``test``, or ``val`` where nothing was tested.
+        passed_over: groups that could not be chosen: they lack the criterion, or have one seed where others have more.
     """
 
     criterion: Criterion
@@ -63,6 +64,7 @@ class Choice:
     effect: Estimate | None
     alpha: float
     stage: str
+    passed_over: tuple[Group, ...] = ()
 
     @property
     def separated(self) -> bool:
@@ -117,6 +119,8 @@ def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
     if not able:
         lacking = ", ".join(criterion.columns("val"))
         raise ConfigError(f"select={criterion.text} needs {lacking}, which no finished job has. Choose another metric.")
+    if any(len(found) > 1 for _, found in able):
+        able = [(group, found) for group, found in able if len(found) > 1]
     best, best_costs = min(able, key=lambda item: mean_interval(list(item[1].values())).mean)
     candidates = tuple(
         Candidate(group, mean_interval(list(found.values())), difference(found, best_costs))
@@ -129,7 +133,9 @@ def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
     stage = "test" if any(_costs(group, criterion, "test") for group, _ in able) else "val"
     alpha = ALPHA / max(1, len(candidates) - 1)
     effect = None if reference is None else _effect(asked, reference, criterion, stage, alpha)
-    return Choice(criterion, candidates, best, chosen, baseline, asked, reference, effect, alpha, stage)
+    chosen_from = [group for group, _ in able]
+    passed_over = tuple(group for group in groups if group not in chosen_from)
+    return Choice(criterion, candidates, best, chosen, baseline, asked, reference, effect, alpha, stage, passed_over)
 
 
 def _contrast(candidates: Sequence[Candidate], chosen: Group, baseline: Group | None) -> tuple[Group, Group | None]:

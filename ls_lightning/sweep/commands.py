@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ls_lightning.sweep.choose import Choice
 from ls_lightning.sweep.groups import Group
 
-_OWN = re.compile(r"[+~]*(eps|seed|loss|name|ckpt_path|schedule|schedule\.(eps|start|end))=|hydra\.")
+_OWN = re.compile(r"[+~]*(eps|seed|name|ckpt_path|(loss|schedule)\.(eps|start|end))=|hydra\.")
 
 
 def widen_command(choice: Choice) -> str | None:
@@ -47,19 +47,14 @@ def baseline_command(choice: Choice) -> str:
 def sweep_command(like: Group, eps: Sequence[float], seeds: Sequence[int]) -> str:
     """A sweep with the loss, schedule and other overrides of a group, and another eps and seeds."""
     job = like.jobs[0]
-    schedule = [word for word in job.overrides if re.match(r"schedule(\.|=)", word)]
     kept = [word for word in job.overrides if not _OWN.match(word)]
     if not job.overrides:
-        word = re.match(r"\w+", like.schedule.replace("-", "_"))
-        schedule = [f"schedule={word[0]}"] if word and like.smooths else []
+        form = re.match(r"\w+", like.schedule.replace("-", "_"))
         kept = [f"{key}={job.result[key]}" for key in ("model", "data") if isinstance(job.result.get(key), str)]
-    words = [
-        f"eps={','.join(f'{value:.4g}' for value in eps)}",
-        f"seed={_seeds(list(seeds))}",
-        f"loss={job.loss}",
-        *[word for word in schedule if not re.match(r"schedule\.(eps|start|end)=", word)],
-        *[word for word in kept if word not in schedule],
-    ]
+        kept += [f"schedule={form[0]}"] if form and like.smooths else []
+    if "." not in job.loss and not any(word.startswith("loss=") for word in kept):
+        kept.insert(0, f"loss={job.loss}")
+    words = [f"eps={','.join(f'{value:.4g}' for value in eps)}", f"seed={_seeds(list(seeds))}", *kept]
     return shlex.join(["python", "-m", "ls_lightning.train", "-m", *words])
 
 

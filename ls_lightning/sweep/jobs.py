@@ -48,7 +48,7 @@ class Job:
     def seed(self) -> int:
         """Of the training; 0 if it is not said."""
         value = self.result.get("seed")
-        return value if isinstance(value, int) else 0
+        return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
     @property
     def loss(self) -> str:
@@ -87,6 +87,8 @@ class Job:
         names = ("counts", "confidence", "accuracy")
         if not isinstance(found, dict) or not all(isinstance(found.get(name), list) for name in names):
             return None
+        if not all(value is None or _is_number(value) for name in names for value in found[name]):
+            return None
         columns = {name: [math.nan if value is None else float(value) for value in found[name]] for name in names}
         return columns if len({len(column) for column in columns.values()}) == 1 else None
 
@@ -102,7 +104,7 @@ def read_job(folder: Path) -> Job:
         return Job(folder, "unreadable", f"{RESULT} cannot be read: {error}")
     try:
         result = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Job(folder, "unreadable", f"{RESULT} is not whole JSON ({error}); train the job again")
     if problem := _foreign(result):
         return Job(folder, "unreadable", f"{RESULT} is not of this program: {problem}")
@@ -132,7 +134,9 @@ def _flat(metrics: Any, suffix: str) -> Iterator[tuple[str, float]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300  # neither infinite, nor NaN, nor an integer that is no float
 
 
 def _without_result(folder: Path) -> Job:

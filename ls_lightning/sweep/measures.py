@@ -16,12 +16,14 @@ class Measure:
         label: as in tables and figures.
         unit: what its share of 1 is shown in, ``"%"``, or nothing.
         best: ``"low"``, ``"high"``, or ``"zero"`` for a signed one; None if it has no better side.
+        digits: behind the point; usually 1 of a percentage and 3 of another number.
     """
 
     key: str
     label: str
     unit: str = ""
     best: str | None = "low"
+    digits: int | None = None
 
     @property
     def scale(self) -> float:
@@ -39,7 +41,7 @@ class Measure:
             >>> MEASURES["ece"].show(0.1194, 0.0031), MEASURES["nll"].show(0.1)
             ('11.9 ±0.3', '0.100')
         """
-        digits = 1 if self.unit else 3
+        digits = self.digits if self.digits is not None else 1 if self.unit else 3
         plus = "+" if signed or self.best == "zero" else ""
         text = f"{self.scale * value:{plus}.{digits}f}"
         text = text.replace("-", "", 1) if float(text) == 0 and not plus else text
@@ -61,7 +63,7 @@ _ALL = (
     Measure("gap", "gap", "%", "zero"),
     Measure("overconfidence", "overconf.", "%"),
     Measure("brier", "Brier"),
-    Measure("aurc", "AURC", "%"),
+    Measure("aurc", "AURC", "%", digits=2),
     Measure("underconfidence", "underconf.", "%"),
     Measure("over_part", "over part", "%"),
     Measure("under_part", "under part", "%"),
@@ -71,8 +73,8 @@ _ALL = (
     Measure("ace", "adaptive ECE", "%"),
     Measure("classwise_ece", "class-wise ECE", "%"),
     Measure("smece", "smECE", "%"),
-    Measure("eaurc", "E-AURC", "%"),
-    Measure("augrc", "AUGRC", "%"),
+    Measure("eaurc", "E-AURC", "%", digits=2),
+    Measure("augrc", "AUGRC", "%", digits=2),
     Measure("entropy", "entropy", "", None),
     Measure("reliability", "Brier reliability"),
     Measure("resolution", "Brier resolution", "", None),

@@ -86,7 +86,7 @@ def read_settings(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         folder: of the job; ``config.yaml`` in it.
         result: its result, which names model and data.
     """
-    found = {key: result.get(key) for key in ("model", "data", "devices")}
+    found: dict[str, Any] = dict(_flatten("", {key: _plain(result.get(key)) for key in ("model", "data", "devices")}))
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -104,10 +104,14 @@ def _flat_section(text: str) -> dict[str, Any]:
 
 def _flatten(head: str, value: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, dict):
-        yield head, str(value) if isinstance(value, list) else value
+        yield head, _plain(value)
         return
     for key, item in value.items():
         yield from _flatten(f"{head}.{key}" if head else str(key), item)
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def read_yaml(path: Path) -> Any:
