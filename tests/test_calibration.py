@@ -274,6 +274,17 @@ def test_against_sklearn():
     assert accuracy(z, y, task="binary").item() == sklearn.metrics.accuracy_score(y.numpy(), p > 0.5)
 
 
+@pytest.mark.parametrize("k", [2, 63, 64, 255, 256, 257, 287, 288, 1000])
+def test_of_equals_the_first_class_is_predicted(k):
+    logits = torch.randint(0, 3, (60, k), generator=torch.Generator().manual_seed(k)).float()
+    logits[:20, : k // 2] = -torch.inf
+    logits[20:25, :-1] = -torch.inf
+    first = torch.from_numpy(logits.numpy().argmax(1))
+    assert accuracy(logits, first).item() == 1
+    last = k - 1 - torch.from_numpy(logits.flip(1).numpy().argmax(1))
+    assert accuracy(logits, last).item() == (first == last).double().mean().item()
+
+
 # identities
 
 

@@ -14,6 +14,7 @@ CELLS = 2**13
 
 _UNIT = 2.0**30
 _TOTALS = 4
+_ROWS = 2**16
 
 
 def smooth_calibration_error(
@@ -71,11 +72,10 @@ def smooth_sums(logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
     if scores.device.type == "mps":  # has no float64
         scores, labels = scores.cpu(), labels.cpu()
     sums = empty_smooth_sums().to(scores.device)
-    rows = max(1, 2 ** (16 if scores.device.type == "cpu" else 22) // math.prod(scores.shape[1:]))
-    for start in range(0, len(labels), rows):
-        samples = measure(scores[start : start + rows], labels[start : start + rows], spec)
+    for start in range(0, len(labels), _ROWS):
+        samples = measure(scores[start : start + _ROWS], labels[start : start + _ROWS], spec)
         p = torch.where(samples.counted, samples.confidence, 0)
-        residual = torch.where(samples.counted, p - samples.hit, 0)
+        residual = torch.where(samples.counted, p - samples.hit.double(), 0)
         first = ((p * CELLS).floor() - 1).clamp(0, CELLS - 3)
         u = p * CELLS - first
         weights = [(1 - u) * (u - 2) * (u - 3) / 6, u * (u - 2) * (u - 3) / 2]

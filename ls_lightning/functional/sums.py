@@ -16,6 +16,7 @@ from ls_lightning.functional.samples import Samples, measure
 
 _UNITS = 32
 _LARGEST = 2.0**31
+_ROWS = 2**16
 
 
 class BinSums(NamedTuple):
@@ -77,12 +78,9 @@ def calibration_sums(logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
     scores, labels = as_rows(logits, target, spec)
     if scores.device.type == "mps":  # has no float64
         scores, labels = scores.cpu(), labels.cpu()
-    per_sample = scores.shape[1] if scores.ndim == 2 else 2
-    # A chunk that stays in a processor's cache is several times faster; on a GPU launches cost more.
-    rows = max(1, 2 ** (16 if scores.device.type == "cpu" else 22) // per_sample)
     sums = empty_sums(spec.num_bins).to(scores.device)
-    for start in range(0, len(labels), rows):
-        chunk = slice(start, start + rows)
+    for start in range(0, len(labels), _ROWS):
+        chunk = slice(start, start + _ROWS)
         sums = add_sums(sums, _sum_samples(measure(scores[chunk], labels[chunk], spec), spec))
     return sums.to(logits.device)
 
@@ -105,11 +103,10 @@ def bin_index(p: Tensor, num_bins: int, closed: Closed = "right") -> Tensor:
         >>> bin_index(torch.tensor([0.0, 0.25, 0.26, 1.0]), 4, closed="left")
         tensor([0, 1, 1, 3])
     """
-    position = p.double() * num_bins
-    edge = position.round()
-    position = torch.where((position - edge).abs() <= position * 2.0**-50, edge, position)
-    index = position.ceil() - 1 if closed == "right" else position.floor()
-    return index.clamp(0, num_bins - 1).long()
+    # The product is moved by less than what is between float32 numbers and by more than float64's rounding.
+    if closed == "right":
+        return ((p.double() * (num_bins * (1 - 2.0**-50))).ceil() - 1).clamp(min=0).long()
+    return (p.double() * (num_bins * (1 + 2.0**-50))).floor().clamp(max=num_bins - 1).long()
 
 
 def read_sums(sums: Tensor) -> tuple[BinSums, Totals]:
@@ -141,27 +138,37 @@ def check_valid(invalid: int, out_of_range: int, seen: str = "") -> None:
 
 
 def _sum_samples(samples: Samples, spec: Spec) -> Tensor:
-    p, hit, counted = samples.confidence, samples.hit, samples.counted
-    finite, none = samples.nll < _LARGEST, torch.zeros_like(counted)
-    bins = BinSums(torch.ones_like(p), hit, p, p * p, p * hit, (p - hit) ** 2, samples.correct)
-    totals = Totals(
-        n=counted.double(),
-        invalid=(samples.invalid if spec.nan_policy == "raise" else none).double(),
-        out_of_range=samples.out_of_range.double(),
-        infinite=(counted & ~finite).double(),
-        nll=torch.where(counted & finite, samples.nll, 0),
-        brier=torch.where(counted, samples.brier, 0),
-        entropy=torch.where(counted, samples.entropy, 0),
-        omitted=(samples.invalid if spec.nan_policy == "omit" else none).double(),
-    )
-    sums = empty_sums(spec.num_bins).to(p.device)
-    numbers = torch.where(counted[:, None], torch.stack(bins, -1), 0)
-    sums[:-1, :-1, 1].index_add_(0, bin_index(p, spec.num_bins, spec.closed), _units(numbers))
-    numbers = torch.stack(totals, -1)
+    sums = empty_sums(spec.num_bins).to(samples.counted.device)
+    sums[:-1, :-1, 1] = _sum_bins(samples, spec)
+    counted, invalid = samples.counted, samples.invalid
+    finite = samples.nll < _LARGEST
+    omitted = torch.zeros_like(invalid)
+    if spec.nan_policy == "omit":
+        invalid, omitted = omitted, invalid
+    flags = torch.stack([counted, invalid, samples.out_of_range, counted & ~finite, omitted]).sum(1)
+    numbers = torch.stack([samples.nll.where(finite, 0), samples.brier, samples.entropy]).where(counted, 0)
     whole = numbers.floor()
-    sums[-1] = torch.stack([whole.long().sum(0), _units(numbers - whole).sum(0)], -1)
+    rests = _units(numbers - whole).sum(1)
+    sums[-1, :, 0] = torch.cat([flags[:4], whole.sum(1).long(), flags[4:]])
+    sums[-1, 4:7, 1] = rests.long()
     return sums
 
 
+def _sum_bins(samples: Samples, spec: Spec) -> Tensor:
+    """Sum up the `BinSums` `(num_bins, 7)`, in units of 2**-32; float64 additions of so few integers are exact."""
+    counted, cells = samples.counted, 4 * spec.num_bins
+    p = samples.confidence.where(counted, 0)
+    # All sums follow from those of n, p and p*p for each bin, hit or not, correct or not.
+    cell = bin_index(p, spec.num_bins, spec.closed) * 4 + samples.hit + 2 * samples.correct.long()
+    index = torch.stack([cell, cell + cells, cell + 2 * cells]).flatten()
+    numbers = torch.stack([counted.double(), _units(p), _units(p * p)]).flatten()
+    found = torch.zeros(3 * cells, dtype=torch.float64, device=p.device).index_add_(0, index, numbers)
+    n, p, squares = found.long().view(3, spec.num_bins, 4)
+    n = n << _UNITS
+    hits, correct, p_hits = n[:, 1::2].sum(1), n[:, 2:].sum(1), p[:, 1::2].sum(1)
+    n, p, squares = n.sum(1), p.sum(1), squares.sum(1)
+    return torch.stack([n, hits, p, squares, p_hits, squares - 2 * p_hits + hits, correct], 1)
+
+
 def _units(numbers: Tensor) -> Tensor:
-    return (numbers * 2.0**_UNITS).round().long()
+    return (numbers * 2.0**_UNITS).round()

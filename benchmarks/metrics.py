@@ -1,0 +1,172 @@
+"""What measuring costs: our metrics, torchmetrics' CalibrationError with Accuracy, and torch-uncertainty's of both.
+
+Each pass reads N samples of K classes in batches of 1,000; the kinds take turns, batch by batch, and times are medians.
+Memory is what the process grows by over a pass, each in a process of its own. Run: ``python benchmarks/metrics.py``,
+with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``
+"""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from ls_lightning.metrics import default_metrics
+
+BATCH, PASSES, RANKS = 1000, 3, (1, 2, 4)
+
+
+def seven(num_classes: int) -> MetricCollection:
+    """The default metrics that share the sums of the bins."""
+    metrics = default_metrics(num_classes=num_classes)
+    names = [name for name in metrics if name != "aurc"]
+    return MetricCollection({name: metrics[name] for name in names}, compute_groups=[names])
+
+
+def default(num_classes: int) -> MetricCollection:
+    return default_metrics(num_classes=num_classes)
+
+
+def torchmetrics_pair(num_classes: int) -> MetricCollection:
+    return MetricCollection([MulticlassCalibrationError(num_classes), MulticlassAccuracy(num_classes)])
+
+
+def torch_uncertainty_pair(num_classes: int) -> MetricCollection:
+    from torch_uncertainty.metrics import CalibrationError
+
+    return MetricCollection(
+        [CalibrationError(task="multiclass", num_classes=num_classes), MulticlassAccuracy(num_classes)]
+    )
+
+
+KINDS: dict[str, Callable[[int], MetricCollection]] = {
+    "torchmetrics, 2": torchmetrics_pair,
+    "ours, 7": seven,
+    "ours, default (8)": default,
+}
+if find_spec("torch_uncertainty"):
+    KINDS["torch-uncertainty, 2"] = torch_uncertainty_pair
+
+
+def data(samples: int, num_classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, num_classes, generator=generator) * 2
+    target = torch.randint(num_classes, (samples,), generator=generator)
+    return list(zip(torch.split(logits, BATCH), torch.split(target, BATCH), strict=True))
+
+
+def state_bytes(metrics: MetricCollection) -> int:
+    """Bytes of all states; one that is shared counts once."""
+    found = {}
+    for metric in metrics.values(copy_state=False):
+        for name in metric._defaults:
+            state = getattr(metric, name)
+            for tensor in [state] if isinstance(state, torch.Tensor) else state:
+                found[tensor.data_ptr()] = tensor.nbytes
+    return sum(found.values())
+
+
+def measure(samples: int, num_classes: int) -> dict[str, tuple[float, float, int]]:
+    """Microseconds to update by a batch, milliseconds to compute, bytes of state."""
+    batches = data(samples, num_classes)
+    updates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    computes: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(PASSES):
+        metrics = {kind: make(num_classes) for kind, make in KINDS.items()}
+        for logits, target in batches:
+            for kind, metric in metrics.items():
+                start = time.perf_counter()
+                metric.update(logits, target)
+                updates[kind].append(time.perf_counter() - start)
+        sizes = {kind: state_bytes(metric) for kind, metric in metrics.items()}
+        for kind, metric in metrics.items():
+            start = time.perf_counter()
+            metric.compute()
+            computes[kind].append(time.perf_counter() - start)
+    median = statistics.median
+    return {kind: (1e6 * median(updates[kind]), 1e3 * median(computes[kind]), sizes[kind]) for kind in KINDS}
+
+
+def growth(rank: int, kind: str, samples: int, num_classes: int, file: str) -> None:
+    """Write by how many bytes the process's peak grows over a pass of batches that are made one at a time."""
+    warnings.simplefilter("ignore")
+    make = KINDS[kind]
+    make(num_classes)(torch.randn(BATCH, num_classes), torch.zeros(BATCH).long())
+    before, metrics = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, make(num_classes)
+    for _ in range(samples // BATCH):
+        metrics.update(torch.randn(BATCH, num_classes), torch.randint(num_classes, (BATCH,)))
+    metrics.compute()
+    with open(file, "w") as out:
+        out.write(str(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+
+
+def sync(rank: int, ranks: int, folder: str, samples: int) -> None:
+    """Write the milliseconds of a computation that reduces over ranks, with equal shares of 10 classes' samples."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{ranks}", rank=rank, world_size=ranks)
+    batches = data(samples // ranks, 10)
+    for kind, make in KINDS.items():
+        times = []
+        for _ in range(PASSES):
+            metrics = make(10)
+            for batch in batches:
+                metrics.update(*batch)
+            dist.barrier()
+            start = time.perf_counter()
+            metrics.compute()
+            times.append(time.perf_counter() - start)
+        if rank == 0:
+            with open(f"{folder}/{kind}{ranks}", "w") as out:
+                out.write(str(1e3 * statistics.median(times)))
+    dist.destroy_process_group()
+
+
+def read(file: str) -> str:
+    with open(file) as content:
+        return content.read()
+
+
+def main(sizes: list[tuple[int, int]]) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, {platform.platform()}")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, torchmetrics {version('torchmetrics')}")
+    if find_spec("torch_uncertainty"):
+        print(f"torch-uncertainty {version('torch-uncertainty')}")
+    else:
+        print("torch-uncertainty is not installed, and left out")
+    with tempfile.TemporaryDirectory() as folder:
+        for samples, num_classes in sizes:
+            print(f"\nN = {samples:,}, K = {num_classes:,}")
+            print(f"{'':20}{'update':>18}{'ratio':>8}{'compute':>12}{'state':>14}{'peak':>12}")
+            found, first = measure(samples, num_classes), "torchmetrics, 2"
+            for kind, (update, compute, size) in found.items():
+                mp.spawn(growth, (kind, samples, num_classes, f"{folder}/growth"))
+                ratio, peak = update / found[first][0], int(read(f"{folder}/growth")) / 1e6
+                print(
+                    f"{kind:20}{update:9.0f} us/batch{ratio:8.2f}{compute:9.1f} ms{size / 1e3:11.1f} KB{peak:9.1f} MB"
+                )
+        samples = sizes[0][0]
+        print(f"\nsync and compute, N = {samples:,}, K = 10, ms at {RANKS} gloo ranks")
+        for ranks in RANKS:
+            mp.spawn(sync, (ranks, folder, samples), nprocs=ranks)
+        for kind in KINDS:
+            print(f"{kind:20}", *(f"{float(read(f'{folder}/{kind}{ranks}')):9.1f}" for ranks in RANKS))
+
+
+if __name__ == "__main__":
+    given = [tuple(int(part) for part in size.split("x")) for size in sys.argv[1:]]
+    main(given or [(1_000_000, 10), (50_000, 1000)])
