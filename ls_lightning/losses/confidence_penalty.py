@@ -19,6 +19,10 @@ class ConfidencePenalty(EpsBuffer):
     entropy, not for a certain distribution. eps 0.1. `eps` on the command line, and what a schedule moves, is
     beta. The loss may be negative, so its curve says little; look at `val/nll`.
 
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 97.9 %, ECE 1.2 -> 1.2 % (underconfident by 0.2 points), AURC 0.00087 -> 0.00083, by
+    `python -m ls_lightning.train -m loss=none,confidence_penalty seed=0,1,2,3,4 trainer=cpu`.
+
     Args:
         eps: the beta of the paper, in [0, 1), as in [`SmoothedCrossEntropy`]; 0 is cross-entropy.
         weight: as there.

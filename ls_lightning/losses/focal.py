@@ -24,6 +24,10 @@ class FocalLoss(EpsBuffer):
     less. gamma 1 to 5, 3 for calibration. `eps` on the command line is refused: there is none, the parameter is
     `loss.gamma`, which no schedule moves.
 
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 97.3 %, ECE 1.2 -> 5.8 % (underconfident by 5.2 points), AURC 0.00087 -> 0.00105, by
+    `python -m ls_lightning.train -m loss=none,focal seed=0,1,2,3,4 trainer=cpu`.
+
     Args:
         eps: 0. The loss has no eps, so it refuses any other, and a schedule that leaves 0.
         gamma: 0 or more, 0 is cross-entropy; a number; one per class, `(K,)`; one per sample, `(N, 1)`.

@@ -20,6 +20,10 @@ class LabelRelaxation(EpsBuffer):
     Use it in place of smoothing where the classes that a network confuses are to be left to it, and
     confident samples to themselves. eps 0.1. A schedule moves eps. For class indices alone: no mixup.
 
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 97.2 %, ECE 1.2 -> 3.2 % (underconfident by 2.1 points), AURC 0.00087 -> 0.00095, by
+    `python -m ls_lightning.train -m loss=none,relaxation seed=0,1,2,3,4 trainer=cpu`.
+
     Args:
         eps: the alpha of the paper, as in [`SmoothedCrossEntropy`]; 0 is cross-entropy.
         weight: as there.

@@ -17,7 +17,10 @@ class MarginSmoothing(EpsBuffer):
 
     Use it to stop the logits from growing without pulling them together: below the margin it is
     cross-entropy. eps 0.1, margin 6 to 10. `eps` on the command line, and what a schedule moves, is alpha.
-    A small or a young network may never get its logits that far apart: then it is cross-entropy throughout.
+
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 98.7 %, ECE 1.2 -> 2.6 % (underconfident by 2.2 points), AURC 0.00087 -> 0.00039, by
+    `python -m ls_lightning.train -m loss=none,margin seed=0,1,2,3,4 trainer=cpu`.
 
     Args:
         eps: the alpha of the paper, in [0, 1), as in [`SmoothedCrossEntropy`]; 0 is cross-entropy.

@@ -21,6 +21,11 @@ class NegativeSmoothing(EpsBuffer):
     cross-entropy: say `warmup`, or give a schedule that starts at 0. In a loop of your own, `set_eps(0.0)`
     first, and the negative eps later.
 
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 76.1 %, ECE 1.2 -> 23.9 % (overconfident by 23.9 points), AURC 0.00087 -> 0.23333, by
+    `python -m ls_lightning.train -m loss=none seed=0,1,2,3,4 trainer=cpu` and
+    `python -m ls_lightning.train -m loss=negative loss.warmup=0.5 seed=0,1,2,3,4 trainer=cpu`.
+
     Args:
         eps: 0 or below; a number, or a tensor as in [`SmoothedCrossEntropy`].
         warmup: share of training, in (0, 1), in which eps is 0; None where a schedule says it.

@@ -30,6 +30,10 @@ class OnlineLabelSmoothing(EpsBuffer):
     so every rank has the same S, and so has a run that was resumed. In a loop of your own call `start_epoch(epoch)`
     before each epoch, and `eval()` for validation, which must not be counted.
 
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 98.7 %, ECE 1.2 -> 1.8 % (underconfident by 1.3 points), AURC 0.00087 -> 0.00033, by
+    `python -m ls_lightning.train -m loss=none,online seed=0,1,2,3,4 trainer=cpu`.
+
     Args:
         eps: as in [`SmoothedCrossEntropy`].
         num_classes: K; None takes it from the first batch.

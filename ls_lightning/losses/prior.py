@@ -22,6 +22,10 @@ class PriorSmoothing(EpsBuffer):
     matrix, whose row y says how the mass of class y is shared, to make the mistakes milder. eps 0.1; more with
     a matrix that leaves most of a row to its own class. A schedule moves eps.
 
+    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
+    97.8 -> 98.8 %, ECE 1.2 -> 12.6 % (underconfident by 12.4 points), AURC 0.00087 -> 0.00032, by
+    `python -m ls_lightning.train -m loss=none,prior seed=0,1,2,3,4 trainer=cpu`.
+
     Args:
         eps: as in [`SmoothedCrossEntropy`].
         prior: `"frequencies"` of the training labels, counted by `LabelSmoothing` as training starts;
