@@ -37,6 +37,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
         console.print(Text(title, style="bold green"))
         for paragraph in paragraphs:
+            console.print()
             text, *command = paragraph.split("\n")
             console.print(Text(text))
             for line in command:
@@ -66,10 +67,10 @@ def _print_tables(console: Console, title: str, rows: Sequence[Row], measures: S
     """As many metrics side by side as fit; the others in tables below."""
     keys = list(dict.fromkeys(key for row in rows for key in row.keys))
     left = sum(_width([key, *(row.keys.get(key, "") for row in rows)]) for key in keys)
-    for part in _parts(console.width - left, rows, measures):
-        table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, _GAP, 0, 0)
-        )
+    for number, part in enumerate(_parts(console.width - left, rows, measures)):
+        console.print()
+        console.print(Text(title + (", continued" if number else ""), style="bold"))
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
         for key in keys:
             table.add_column(key, justify="right" if key in ("eps", "n") else "left", overflow="fold")
         for measure in part:
@@ -77,7 +78,6 @@ def _print_tables(console: Console, title: str, rows: Sequence[Row], measures: S
         for row in rows:
             cells = [row.keys.get(key, "") for key in keys] + [row.cells[measure.key] for measure in part]
             table.add_row(*map(Text, cells), style="dim" if row.scaled else "")
-        console.print()
         console.print(table)
 
 

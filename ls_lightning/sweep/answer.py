@@ -55,8 +55,8 @@ def _seeds(n: int) -> str:
 
 
 def explain(choice: Choice, level: float = 0.95) -> list[str]:
-    """How it was chosen, what the test data say of it, and what evidence is lacking, a paragraph each."""
-    found = [_how(choice), _difference(choice, level), _verdict(choice), _edge(choice), _passed_over(choice)]
+    """What the test data say of it, how it was chosen, and what evidence is lacking, a paragraph each."""
+    found = [_verdict(choice), _difference(choice, level), _how(choice), _edge(choice), _passed_over(choice)]
     if choice.stage == "val":
         found.append(
             "Nothing was measured on test data, so all numbers are of the validation data that chose: they flatter it."
@@ -72,7 +72,8 @@ def _how(choice: Choice) -> str:
     best = f"Chosen on validation by {label}, {among}: the lowest mean has {_named(choice, choice.best)}"
     best += f" ({cost[choice.best].cost.mean:.4f})"
     if choice.chosen is choice.best:
-        return f"{best}, and no smaller eps is within one standard error of it."
+        smaller = any(candidate.group.eps < choice.best.eps for candidate in choice.candidates)
+        return best + (", and no smaller eps is within one standard error of it." if smaller else ".")
     excess = cost[choice.chosen].excess
     return (
         f"{best}, but {_named(choice, choice.chosen)} is within one standard error of it "

@@ -148,7 +148,8 @@ def _without_result(folder: Path) -> Job:
     line = _last_line(folder / LOG)
     if "error" in line.lower() or "killed" in line.lower():
         return Job(folder, "failed", line, result)
-    return Job(folder, "unfinished", line or "no result; stopped, or not far yet", result)
+    last = f"; its log ends with: {line}" if line else ""
+    return Job(folder, "unfinished", f"no result: stopped, or just begun{last}", result)
 
 
 def _last_line(path: Path) -> str:
