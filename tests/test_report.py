@@ -253,12 +253,13 @@ def test_bins_of_all_seeds_are_pooled(tmp_path):
 
 
 def test_watch_refreshes_until_interrupted(tmp_path):
-    write_sweep(tmp_path, valley, grid=GRID, seeds=range(2))
     command = [sys.executable, "-m", "ls_lightning.report", str(tmp_path), "figures=none", "watch=0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
+            if line.startswith("not yet: no job was found") and not (tmp_path / "0").exists():
+                write_sweep(tmp_path, valley, grid=GRID, seeds=range(2))
             if line.startswith("8 jobs: 8 complete"):
                 write_job(tmp_path / "new", 0.3, 0, val=measured(0.5), test=measured(0.5))
             if line.startswith("9 jobs: 9 complete"):

@@ -103,13 +103,17 @@ def _write(report: Report, options: Options, out: Path, console: Console) -> Non
 
 
 def _watch(options: Options, seconds: float) -> int:
-    """Again and again, until Ctrl-C."""
+    """Again and again, until Ctrl-C; a sweep that has no job yet is waited for."""
     console = Console(highlight=False, markup=False)
     code = 0
     with suppress(KeyboardInterrupt):
         while True:
             with console.capture() as capture:
-                code = _once(options, console)
+                try:
+                    code = _once(options, console)
+                except ConfigError as error:
+                    code = 2
+                    console.print(f"not yet: {error}")
             console.clear()
             sys.stdout.write(capture.get())
             console.print(f"{time.strftime('%H:%M:%S')}, refreshed every {seconds:g} s; Ctrl-C ends it.", style="dim")
