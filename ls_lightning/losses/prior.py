@@ -25,6 +25,7 @@ class PriorSmoothing(EpsBuffer):
     On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
     97.8 -> 98.8 %, ECE 1.2 -> 12.6 % (underconfident by 12.4 points), AURC 0.00087 -> 0.00032, by
     `python -m ls_lightning.train -m loss=none,prior seed=0,1,2,3,4 trainer=cpu`.
+    The digits are even in number, so this is what `ce` does.
 
     Args:
         eps: as in [`SmoothedCrossEntropy`].
