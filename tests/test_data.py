@@ -1,5 +1,6 @@
 """The data modules: splits, noise, standardisation, loaders, files, one clear line for whatever is wrong."""
 
+import math
 import random
 import re
 import sys
@@ -182,6 +183,36 @@ def test_global_generators_are_untouched(cls):
     ready(cls(label_noise=0.3))
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (str(np.random.get_state()), random.getstate())
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.4, 0.99])
+@pytest.mark.parametrize("cls", BUNDLED)
+def test_noise_in_validation_flips_its_labels_and_nothing_else(cls, noise):
+    clean, noisy = ready(cls()), ready(cls(val_label_noise=noise))
+    (x, y), (x_clean, y_clean) = tensors(noisy.val_set), tensors(clean.val_set)
+    assert int((y != y_clean).sum()) == round(noise * len(y))
+    assert torch.equal(x, x_clean)
+    for name in ("train_set", "test_set"):
+        assert equal(tensors(getattr(noisy, name)), tensors(getattr(clean, name)))
+
+
+@pytest.mark.parametrize("split_seed", [0, 1])
+def test_noise_in_the_inputs_of_digits(split_seed):
+    clean, noisy = (ready(DigitsData(split_seed=split_seed, input_noise=sd)) for sd in (0.0, 0.5))
+    added = []
+    for name in SPLITS:
+        assert torch.equal(getattr(noisy, name).target, getattr(clean, name).target)
+        added.append((getattr(noisy, name).x - getattr(clean, name).x).flatten() / 16)
+    noise = torch.cat(added)
+    assert noise.std().item() == pytest.approx(0.5, rel=0.02)
+    assert abs(noise.mean().item()) < 0.01
+    assert equal(tensors(noisy.train_set), tensors(ready(DigitsData(split_seed=split_seed, input_noise=0.5)).train_set))
+
+
+@pytest.mark.parametrize("sd", [-1, math.nan, math.inf, "0.5", True])
+def test_refuses_other_noise_in_the_inputs(sd):
+    with pytest.raises(ValueError, match="input_noise must be a number of at least 0"):
+        DigitsData(input_noise=sd)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.4, 0.99])
@@ -818,6 +849,7 @@ def test_missing_image_folder_says_where_it_looked_and_what_it_must_hold(tmp_pat
         ({"label_noise": 1.0}, "label_noise must be in [0, 1), got 1.0."),
         ({"label_noise": float("nan")}, "label_noise must be in [0, 1), got nan."),
         ({"label_noise": "much"}, "label_noise must be in [0, 1), got 'much'."),
+        ({"val_label_noise": 1.0}, "val_label_noise must be in [0, 1), got 1.0."),
         ({"val_fraction": 0.0}, "val_fraction must be in (0, 1), got 0.0."),
         ({"val_fraction": float("nan")}, "val_fraction must be in (0, 1), got nan."),
         ({"test_fraction": 1}, "test_fraction must be in (0, 1), got 1."),

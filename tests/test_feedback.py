@@ -1,6 +1,11 @@
 """Feedback through the callback: the gap of each validation moves eps, from the bits of any ranks, anywhere resumed."""
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -341,3 +346,21 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, name, hook, at
     assert smoothing.feedback.eps == judge.feedback.eps
     assert smoothing.feedback.updates == judge.feedback.updates
     torch.testing.assert_close(net.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_ranks_have_the_same_eps_to_the_last_bit(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("feedback_ddp.py")), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first["validation"]["gap"] == pytest.approx(first["validation"]["measured"], abs=1e-8)
+    assert [len(found["eps"]) for found in first.values()] == [1, 5, 1]
+    assert all(float.fromhex(found["eps"][0]) != 0.1 for found in first.values())
