@@ -116,6 +116,16 @@ def test_the_newest_sweep_is_the_default(sweep, capsys):
     assert run(capsys, f"hydra.sweep.dir={sweep}", "figures=none")[0] == 0
 
 
+def test_without_validation_there_is_a_table_and_no_answer(tmp_path, capsys):
+    for eps in (0, 0.1):
+        write_job(tmp_path / str(eps), eps, test=measured(0.5))
+    code, out, _ = run(capsys, tmp_path, "figures=svg")
+    assert code == 0
+    assert "No answer: nothing was measured on validation data" in out
+    assert "accuracy %" in out
+    assert "No answer" in (tmp_path / "report" / "report.md").read_text()
+
+
 def test_nothing_finished_is_exit_code_1(tmp_path, capsys):
     write_job(tmp_path / "0", 0.1, val=measured(0.5), status="pruned")
     code, out, _ = run(capsys, tmp_path)

@@ -147,9 +147,11 @@ def test_without_eps_0_it_is_asked_for(tmp_path):
 
 
 def test_a_single_eps_has_nothing_to_be_compared_with(tmp_path):
-    said = text(chosen(write_sweep(tmp_path, lambda eps: 0.5, grid=(0.1,), noise=0.1)))
-    assert "nothing to compare it with" in said
-    assert "eps=0 'seed=range(0,5)' loss=ce schedule=constant" in said
+    for eps, more in ((0.1, "eps=0,0.05 "), (0, "eps=0.05,0.1 ")):
+        said = text(chosen(write_sweep(tmp_path / str(eps), lambda eps: 0.5, grid=(eps,), noise=0.1)))
+        assert "nothing to compare it with" in said
+        assert f"{more}'seed=range(0,3)' loss=ce schedule=constant" in said
+        assert "widen" not in said
 
 
 def test_without_test_data_it_says_so(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ls_lightning.sweep.choose import ALPHA, Choice
-from ls_lightning.sweep.commands import baseline_command, seeds_command, widen_command
+from ls_lightning.sweep.commands import baseline_command, first_command, seeds_command, widen_command
 from ls_lightning.sweep.estimate import Estimate
 from ls_lightning.sweep.groups import Group
 from ls_lightning.sweep.measures import MEASURES
@@ -110,7 +110,7 @@ def _difference(choice: Choice, level: float) -> str:
 
 def _verdict(choice: Choice) -> str:
     if choice.reference is None:
-        return f"There is nothing to compare it with. Train other eps, 0 among them:\n{baseline_command(choice)}"
+        return f"There is nothing to compare it with. Train other eps:\n{first_command(choice)}"
     lacking = ""
     if choice.baseline is None:
         lacking = f" Plain training (eps 0) was not run; it is what smoothing has to beat:\n{baseline_command(choice)}"

@@ -83,7 +83,7 @@ class Choice:
     def edge(self) -> str | None:
         """``"high"`` or ``"low"`` if the best eps is the last one on that side of its grid; 0 has nothing below."""
         grid = self.grid
-        if self.best.eps == 0 or len({*grid, 0.0}) < 2:
+        if self.best.eps == 0 or len(grid) < 2:
             return None
         if self.best.eps == max(grid):
             return "high"
@@ -109,11 +109,15 @@ def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
         criterion: to minimise.
 
     Raises:
-        ConfigError: no group has the criterion on validation.
+        ConfigError: no group has the criterion on validation, or none anything at all.
 
     Source: Breiman et al. 1984, section 3.4.3, for the rule; here with the standard error of the paired difference,
     since the spread that all candidates share with a seed says nothing about which is better.
     """
+    if not any(column.startswith("val") for group in groups for job in group.jobs for column in job.values):
+        raise ConfigError(
+            "nothing was measured on validation data, and an eps chosen on test data would flatter itself."
+        )
     costs = {index: _costs(group, criterion, "val") for index, group in enumerate(groups)}
     able = [(groups[index], found) for index, found in costs.items() if found]
     if not able:

@@ -44,6 +44,12 @@ def baseline_command(choice: Choice) -> str:
     return sweep_command(choice.chosen, [0.0], [job.seed for job in choice.chosen.jobs])
 
 
+def first_command(choice: Choice) -> str:
+    """A first sweep around what was trained: usual eps, 0 among them, and three seeds."""
+    tried = set(choice.grid)
+    return sweep_command(choice.chosen, [eps for eps in (0.0, 0.05, 0.1) if eps not in tried], range(3))
+
+
 def sweep_command(like: Group, eps: Sequence[float], seeds: Sequence[int]) -> str:
     """A sweep with the loss, schedule and other overrides of a group, and another eps and seeds."""
     job = like.jobs[0]
