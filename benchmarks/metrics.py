@@ -1,13 +1,12 @@
 """What measuring costs: our metrics, torchmetrics' CalibrationError with Accuracy, and torch-uncertainty's of both.
 
 Each pass reads N samples of K classes in batches of 1,000; the kinds take turns, batch by batch, and times are medians.
-Memory is what the process grows by over a pass, each in a process of its own. Run: ``python benchmarks/metrics.py``,
+Memory is what the process grows by over a pass, each in a process of its own (Linux). Run: ``python benchmarks/metrics.py``,
 with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``
 """
 
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -104,12 +103,18 @@ def growth(rank: int, kind: str, samples: int, num_classes: int, file: str) -> N
     warnings.simplefilter("ignore")
     make = KINDS[kind]
     make(num_classes)(torch.randn(BATCH, num_classes), torch.zeros(BATCH).long())
-    before, metrics = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, make(num_classes)
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")  # forget the peak so far, which a started process inherits
+    before, metrics = peak_bytes(), make(num_classes)
     for _ in range(samples // BATCH):
         metrics.update(torch.randn(BATCH, num_classes), torch.randint(num_classes, (BATCH,)))
     metrics.compute()
     with open(file, "w") as out:
-        out.write(str(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)))
+        out.write(str(peak_bytes() - before))
+
+
+def peak_bytes() -> int:
+    return next(1024 * int(line.split()[1]) for line in read("/proc/self/status").splitlines() if "VmHWM" in line)
 
 
 def sync(rank: int, ranks: int, folder: str, samples: int) -> None:
