@@ -1,8 +1,8 @@
 """What measuring costs: our metrics, torchmetrics' CalibrationError with Accuracy, and torch-uncertainty's of both.
 
 Each pass reads N samples of K classes in batches of 1,000; the kinds take turns, batch by batch, and times are medians.
-Memory is what the process grows by over a pass, each in a process of its own (Linux). Run: ``python benchmarks/metrics.py``,
-with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``
+Memory is what the process grows by over a pass, each in a process of its own (Linux).
+Run: ``python benchmarks/metrics.py``, with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``
 """
 
 import os
