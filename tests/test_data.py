@@ -932,5 +932,5 @@ def test_config_builds_the_data_and_shows_its_defaults(name):
     assert options(ours) == options(plain)
     shown = {key for key in config if not key.startswith("_")}
     accepted = set(type(ours).__init__.__kwdefaults__) | set(given)
-    accepted |= {"batch_size", "eval_batch_size", "split_seed", "label_noise", "num_workers"}
+    accepted |= {"batch_size", "eval_batch_size", "split_seed", "label_noise", "val_label_noise", "num_workers"}
     assert shown == accepted
