@@ -56,7 +56,7 @@ def _draw_family(
     axes: Axes, family: Family, plain: Group | None, stage: str, measure: Measure, level: float
 ) -> dict[str, Any]:
     handles: dict[str, Any] = {}
-    groups = [*([plain] if plain else []), *family.groups]
+    groups = [*([plain] if plain and family.groups[0].plain_at_zero else []), *family.groups]
     eps, mean, half = _points(groups, f"{stage}/{measure.key}", measure, level)
     if eps:
         low, high = (
@@ -98,7 +98,8 @@ def _finding(groups: Sequence[Group], stage: str, measure: Measure) -> str:
     _, group, value = min(known, key=lambda item: item[0])
     unit = f" {measure.unit}" if measure.unit else ""
     most = {"high": "highest", "low": "lowest", "zero": "smallest"}[measure.best or "low"]
-    return f"{most.capitalize()} {measure.label}: {measure.show(value)}{unit} at {group.label}"
+    loss = f"{group.loss}, " if len({other.loss for other in groups}) > 1 else ""
+    return f"{most.capitalize()} {measure.label}: {measure.show(value)}{unit} at {loss}{group.label}"
 
 
 def _dashed() -> Any:

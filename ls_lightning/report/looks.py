@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ls_lightning.plots.figure import BLUE, INK, ORANGE
 from ls_lightning.sweep.groups import Group
+from ls_lightning.sweep.settings import NO_SMOOTHING
 
 # Okabe and Ito's palette; with a mark of its own each, for print and for any colour vision.
 LOOKS = (
@@ -38,7 +39,8 @@ def families(groups: Sequence[Group]) -> list[Family]:
     families = []
     for number, ((loss, schedule), members) in enumerate(found.items()):
         colour, mark = LOOKS[number % len(LOOKS)]
-        label = f"{loss}, {schedule}" if several else schedule
+        words = [loss] if several or schedule == NO_SMOOTHING else []
+        label = ", ".join(words + [schedule] * (schedule != NO_SMOOTHING))
         families.append(Family(label, sorted(members, key=lambda group: group.eps), {"color": colour, "marker": mark}))
     return families
 

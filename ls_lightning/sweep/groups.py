@@ -60,7 +60,12 @@ class Group:
     @property
     def smooths(self) -> bool:
         """False for plain cross-entropy."""
-        return not (self.eps == 0 and self.schedule == NO_SMOOTHING and self.loss.split("(")[0] in PLAIN_AT_ZERO)
+        return not (self.eps == 0 and self.schedule == NO_SMOOTHING and self.plain_at_zero)
+
+    @property
+    def plain_at_zero(self) -> bool:
+        """Whether the loss is plain cross-entropy at eps 0, so that curves over eps begin there."""
+        return self.loss.split("(")[0] in PLAIN_AT_ZERO
 
     @property
     def label(self) -> str:
