@@ -21,7 +21,7 @@ class Feedback:
     schedules; the eps that it has come to belongs to the run, and travels in its checkpoint.
 
     The gain. Smoothing moves the optimum of every sample to a confidence of 1 - (1 - 1/K) eps, so the gap falls by
-    about s = 1 - 1/K per unit of eps, and by more (up to 5, measured) near eps 0 where errors are confident. Were
+    about s = 1 - 1/K per unit of eps, and by more (5 in the overconfident regime below) near eps 0 where errors are confident. Were
     the network to follow at once, the distance from the right eps would shrink by the factor 1 - gain s with each
     update: after all N updates exp(-gain s N) of it is left. It follows slowly, though, covering a share a of the
     way between two updates, and the pair (eps, network) has the characteristic polynomial
@@ -29,6 +29,25 @@ class Feedback:
     without swinging up to (1 - sqrt(1 - a))^2 / a, about a / 4. So the default is the smallest gain that arrives:
     4 / N, which leaves exp(-4) = 2 % at s = 1, and at most 1/4, which is stable up to s = 8. A smaller gain also
     passes on less of the noise of the gap.
+
+    What it reaches, on digits: test ECE in % and the paired difference to the best constant eps of a grid of six,
+    chosen on test; 5 seeds, mean and standard error (``python benchmarks/feedback.py``).
+
+    ===========================  ===============  =======================  =======================
+    regime                       best of grid     feedback                 ``held_out=0.2``
+    ===========================  ===============  =======================  =======================
+    clean                        1.6 (eps 0)      1.8, +0.2 +- 0.3         1.4, -0.2 +- 0.3
+    overconfident                5.1 (eps 0.1)    5.3, +0.1 +- 1.0         4.8, -0.3 +- 0.3
+    40 % wrong training labels   10.8 (eps 0)     9.3, -1.5 +- 0.8         19.4, +8.6 +- 3.0
+    20 % wrong validation ones,  5.1 (eps 0.1)    13.0, +7.8 +- 1.0        4.8, -0.3 +- 0.3
+    overconfident
+    ===========================  ===============  =======================  =======================
+
+    So one run reaches the grid's ECE, where the labels that measure the gap are right. Where they are wrong it
+    calibrates to the noise: errors of the labels look like overconfidence, eps rises (0.24 for 0.1) and the model
+    ends underconfident on clean data. Measure on the cleaner part: ``held_out`` where validation is noisy, validation
+    where training is. And where even eps 0 is underconfident (40 % wrong training labels) it stays at 0, which is best
+    for the ECE, not for accuracy. One for each class (``per_class``) gained nothing with the 36 samples a class here.
 
     eps is itself the integral of the gap and is clipped after each update, so that nothing winds up at a bound:
     the first gap of the other sign moves it away.
