@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 import ls_lightning as ls
+from ls_lightning.autoload import callbacks_from_environment
 from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.schedules import Feedback
 from ls_lightning.zoo.data_order import ResumableLoader
@@ -94,6 +95,19 @@ def test_logged_with_eps(tmp_path):
     t.fit(Net(), datamodule=Data())
     assert t.callback_metrics["ls/eps"].item() == pytest.approx(smoothing.eps)
     assert {"ls/gap", "ls/eps"} <= set(t.callback_metrics)
+
+
+def test_by_environment_variables_and_by_the_mixin(tmp_path):
+    class Mixed(ls.LabelSmoothingMixin, Net):
+        smoothing = {"schedule": Feedback(0.2)}
+
+    smoothing, monitor = callbacks_from_environment({"LS_SCHEDULE": "feedback:0.2", "LS_LOSS": "ce"})
+    fit(Net(), tmp_path, smoothing, monitor)
+    t = trainer(tmp_path)
+    t.fit(Mixed(), datamodule=Data())
+    (mixed,) = [callback for callback in t.callbacks if isinstance(callback, ls.LabelSmoothing)]
+    assert smoothing.feedback.updates == mixed.feedback.updates == 2
+    assert smoothing.feedback.eps == mixed.feedback.eps != [0.2]
 
 
 class ByClass(Judge):

@@ -21,8 +21,8 @@ class Feedback:
     schedules; the eps that it has come to belongs to the run, and travels in its checkpoint.
 
     The gain. Smoothing moves the optimum of every sample to a confidence of 1 - (1 - 1/K) eps, so the gap falls by
-    about s = 1 - 1/K per unit of eps, and by more (5 in the overconfident regime below) near eps 0 where errors are confident. Were
-    the network to follow at once, the distance from the right eps would shrink by the factor 1 - gain s with each
+    about s = 1 - 1/K per unit of eps, and by more near eps 0 where errors are confident (by 5 in the overconfident
+    regime below). Were the network to follow at once, the distance from the right eps would shrink by the factor 1 - gain s with each
     update: after all N updates exp(-gain s N) of it is left. It follows slowly, though, covering a share a of the
     way between two updates, and the pair (eps, network) has the characteristic polynomial
     x^2 - (2 - a - a gain s) x + 1 - a: stable exactly if 0 < gain s < 4 / a - 2, so for every a if gain s < 2, and
