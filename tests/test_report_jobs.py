@@ -171,6 +171,8 @@ def test_eps_0_is_plain_training_whatever_the_schedule(tmp_path):
         ("TwoStage(eps=0.1, drop_at=0.5)", 0.1, "two_stage(eps=eps, drop_at=0.5)"),
         ("Warmup(eps=0.2, start_at=0.0, full_at=0.1, then=Linear(start=0.2, end=0.0))", 0.2, "then=linear(start=eps"),
         ("Constant(eps=0.0)", 0.0, "-"),
+        ("Constant(eps=-0.4)", -0.4, "constant"),
+        ("Delayed(eps=-0.4, start_at=0.5)", -0.4, "delayed(eps=eps, start_at=0.5)"),
         ("Feedback(eps=0.0, gain=0.5)", 0.0, "feedback(eps=0.0, gain=0.5)"),
         ("<their.Schedule object>", 0.1, "<their.Schedule object>"),
         (None, 0.0, "-"),

@@ -45,7 +45,9 @@ def over_training(groups: Sequence[Group], chosen: Group) -> Figure | None:
         return None
     first = f"{chosen.label}: from {ends[chosen]}" if chosen in ends else "Eps over training"
     head(axes, first, "eps of every optimizer step, first seed" + ("; bold: recommended" if chosen.smooths else ""))
-    axes.set(xlabel="optimizer step", ylabel="eps", ylim=(0, None))
+    axes.set(xlabel="optimizer step", ylabel="eps")
+    if min(group.eps for group in ends) >= 0:
+        axes.set_ylim(bottom=0)
     ticks = sorted({0.0, *(group.eps for group in ends)})
     if len(ticks) <= _MOST_TICKS:
         axes.set_yticks(ticks, [f"{eps:g}" for eps in ticks])

@@ -43,7 +43,7 @@ class Choice:
         criterion: that was minimised on validation.
         candidates: all that have it, by eps.
         best: the lowest mean on validation.
-        chosen: the smallest eps that the one-standard-error rule cannot tell from the best.
+        chosen: the smallest eps (below 0: nearest to 0) that the one-standard-error rule cannot tell from the best.
         baseline: plain training; None if it was not run.
         asked: the group whose difference to ``reference`` was tested: the chosen one, or the best of those that
             smooth if plain training was chosen.
@@ -82,19 +82,19 @@ class Choice:
     @property
     def edge(self) -> str | None:
         """``"high"`` or ``"low"`` if the best eps is the last one on that side of its grid; 0 has nothing below."""
-        grid = self.grid
-        if self.best.eps == 0 or len(grid) < 2:
+        sizes = [abs(eps) for eps in self.grid]
+        if self.best.eps == 0 or len(sizes) < 2:
             return None
-        if self.best.eps == max(grid):
+        if abs(self.best.eps) == sizes[-1]:
             return "high"
-        return "low" if self.best.eps == min(grid) else None
+        return "low" if abs(self.best.eps) == sizes[0] else None
 
     @property
     def grid(self) -> list[float]:
-        """The eps tried with the loss and schedule of the best, and plain training's."""
+        """The eps tried with the loss and schedule of the best, and plain training's, by their size."""
         mine = (self.best.loss, self.best.schedule)
         alike = [c.group for c in self.candidates if (c.group.loss, c.group.schedule) == mine or not c.group.smooths]
-        return sorted({group.eps for group in alike})
+        return sorted({group.eps for group in alike}, key=abs)
 
 
 def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
@@ -131,7 +131,7 @@ def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
         for group, found in sorted(able, key=lambda item: item[0].eps)
     )
     fitting = [one for one in candidates if one.as_good_as_best]
-    chosen = min(fitting, key=lambda one: (one.group.eps, one.cost.mean)).group
+    chosen = min(fitting, key=lambda one: (abs(one.group.eps), one.cost.mean)).group
     baseline = baseline_of(best, groups)
     asked, reference = _contrast(candidates, chosen, baseline)
     stage = "test" if any(_costs(group, criterion, "test") for group, _ in able) else "val"

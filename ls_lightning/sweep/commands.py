@@ -25,7 +25,7 @@ def widen_command(choice: Choice) -> str | None:
     else:
         step = grid[-1] - (grid[-2] if len(grid) > 1 else 0)
         more = [grid[-1] + step, grid[-1] + 2 * step]
-        if more[-1] >= 1:
+        if max(more) >= 1:
             more = [(grid[-1] + 1) / 2]
     return sweep_command(choice.best, more, [job.seed for job in choice.best.jobs])
 

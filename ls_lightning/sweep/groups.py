@@ -21,6 +21,7 @@ PLAIN_AT_ZERO = {
     "max_suppression",
     "margin",
     "relaxation",
+    "negative",
 }
 """Losses that are plain cross-entropy at eps 0."""
 

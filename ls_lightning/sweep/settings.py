@@ -18,7 +18,7 @@ _NOT_SETTINGS = re.compile(
 )
 _OF_THE_JOB = re.compile(r"^  (default_root_dir|eps): .*\n(    .*\n)*", re.MULTILINE)
 """Lines that differ in every job; what is left is mostly the same text, and parsed once."""
-_SHAPES = {"Constant", "Linear", "Cosine", "TwoStage", "Step", "Warmup", "CosLog"}
+_SHAPES = {"Constant", "Linear", "Cosine", "TwoStage", "Step", "Warmup", "CosLog", "Delayed"}
 _EPS = ("eps", "start", "end")
 _WORDS = {
     "constant(eps=eps)": "constant",
@@ -60,7 +60,15 @@ def _heights(call: ast.Call) -> Iterator[bool]:
     """Of every eps that the schedule or one in it names, whether it is above 0."""
     for node in ast.walk(call):
         if isinstance(node, ast.keyword) and node.arg in _EPS:
-            yield not (isinstance(node.value, ast.Constant) and node.value.value == 0)
+            yield _number(node.value) != 0
+
+
+def _number(node: ast.expr) -> Any:
+    """What a literal stands for, ``-0.4`` too; None for another expression."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
 
 
 class _Relative(ast.NodeTransformer):
@@ -73,10 +81,9 @@ class _Relative(ast.NodeTransformer):
         return ast.Name(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.id).lower())
 
     def visit_keyword(self, node: ast.keyword) -> ast.keyword:
-        value = node.value
-        if node.arg in _EPS and isinstance(value, ast.Constant) and value.value == self._eps != 0:
+        if node.arg in _EPS and _number(node.value) == self._eps != 0:
             return ast.keyword(node.arg, ast.Name("eps"))
-        return ast.keyword(node.arg, self.visit(value))
+        return ast.keyword(node.arg, self.visit(node.value))
 
 
 def read_settings(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
