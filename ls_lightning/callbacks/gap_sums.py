@@ -27,7 +27,7 @@ class GapSums:
         spec = Spec(**outputs.options)
         scores, labels = as_rows(outputs.logits, outputs.target, spec)
         samples = measure(scores, labels, spec)
-        excess = ((samples.confidence - samples.hit) * _UNITS).round().long()
+        excess = ((samples.confidence - samples.hit.double()) * _UNITS).round().long()
         rows = torch.stack([torch.ones_like(excess), excess], 1) * samples.counted[:, None]
         self._multiclass = scores.ndim == 2
         predicted = scores.argmax(1) if self._multiclass else torch.zeros_like(labels, dtype=torch.int64)

@@ -22,9 +22,9 @@ class Feedback:
 
     The gain. Smoothing moves the optimum of every sample to a confidence of 1 - (1 - 1/K) eps, so the gap falls by
     about s = 1 - 1/K per unit of eps, and by more near eps 0 where errors are confident (by 5 in the overconfident
-    regime below). Were the network to follow at once, the distance from the right eps would shrink by the factor 1 - gain s with each
-    update: after all N updates exp(-gain s N) of it is left. It follows slowly, though, covering a share a of the
-    way between two updates, and the pair (eps, network) has the characteristic polynomial
+    regime below). Were the network to follow at once, the distance from the right eps would shrink by the factor
+    1 - gain s with each update: after all N updates exp(-gain s N) of it is left. It follows slowly, though, covering
+    a share a of the way between two updates, and the pair (eps, network) has the characteristic polynomial
     x^2 - (2 - a - a gain s) x + 1 - a: stable exactly if 0 < gain s < 4 / a - 2, so for every a if gain s < 2, and
     without swinging up to (1 - sqrt(1 - a))^2 / a, about a / 4. So the default is the smallest gain that arrives:
     4 / N, which leaves exp(-4) = 2 % at s = 1, and at most 1/4, which is stable up to s = 8. A smaller gain also
