@@ -35,7 +35,7 @@ def valley(eps):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "240")  # the folder of a test has a long name
     monkeypatch.chdir(tmp_path)
     return write_sweep(tmp_path / "sweep", valley, grid=GRID, seeds=range(3), noise=0.001)
 

@@ -19,7 +19,7 @@ MISTAKES = [
     ("seed=x", "seed=x"),
     ("evaluate=first", "evaluate must be one of last, best"),
     ("evaluate=best", "callbacks=best"),
-    ("loss=typo", "loss must be one of bce, ce, kl, none, soft_ce, got 'typo'"),
+    ("loss=typo", "loss must be one of bce, ce, confidence_penalty, focal, kl, margin, max_suppression, negative,"),
     ("loss=kll", "Did you mean kl?"),
     ("lss=kl", "lss is not a key of the configuration. Did you mean loss?"),
     ("loss.typo=3", "loss.typo is not a key"),
@@ -148,7 +148,7 @@ def test_answers_before_torch_is_imported(tmp_path, overrides):
     if overrides == "--help":
         assert code == 0
         for words in (
-            "loss: bce, ce, kl, none, soft_ce",
+            "loss: bce, ce, confidence_penalty, focal, kl, margin, max_suppression, negative, none, online, prior",
             "trainer: auto",
             "python -m ls_lightning.train",
             "eps:",
