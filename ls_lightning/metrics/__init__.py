@@ -1,7 +1,8 @@
-"""Metrics that say whether smoothing helped: one integer state, read in several ways.
+"""Metrics that say whether smoothing helped, read off sums of integers.
 
-All classes take the same arguments and accumulate the same sums, so that a `MetricCollection` of them
-computes one softmax a batch. Values are bit-identical for any batch size, batch order and number of ranks.
+Values are bit-identical for any batch size, batch order and number of ranks. Classes that are read off the same sums
+share them in a `MetricCollection`, so that each batch is measured once: calibration over bins; selective risk and
+equal-mass calibration over cells of confidence; class-wise and smooth calibration have sums of their own.
 """
 
 from ls_lightning.metrics.adaptive import AdaptiveCalibrationError
