@@ -193,3 +193,32 @@ def test_own_set_of_metrics(tmp_path):
     values = monitor.results["val"]
     assert values["ece"] <= values["rmsce"] <= values["mce"]
     assert isinstance(monitor, L.Callback)
+
+
+class Tokens(Net):
+    """One decision a token, of sequences whose length changes from batch to batch; padding has weight 0."""
+
+    padding = 0
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        length = 5 - batch_idx
+        z, y = x[:, :1].expand(-1, length), (y[:, None] == 0).double().expand(-1, length)
+        weight = torch.ones_like(z)
+        weight[:, length - self.padding :] = 0
+        return torch.nn.functional.binary_cross_entropy_with_logits(z, y, weight=weight)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_tokens_of_any_number_and_labels_without_weight(tmp_path, padding):
+    net = Tokens()
+    net.padding = padding
+    monitor = ls.CalibrationMonitor()
+    data = Data(n=24, batch_size=8)
+    trainer(tmp_path, monitor, ls.TemperatureScaling()).validate(net, datamodule=data)
+    x, y = data.set.tensors
+    counts = torch.tensor([5, 4, 3]).repeat_interleave(8) - padding
+    p, a = x[:, 0].sigmoid().double(), (y == 0).double()
+    assert monitor.results["val"]["n"] == counts.sum()
+    right = ((p > 0.5).double() == a).double()
+    assert monitor.results["val"]["acc"] == pytest.approx(((right * counts).sum() / counts.sum()).item(), abs=1e-12)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import ls_lightning as ls
 from ls_lightning.loggers import CSVHistory
 from ls_lightning.losses import SmoothedCrossEntropy, SmoothedKLDiv
-from ls_lightning.schedules import Constant, Cosine, Linear, TwoStage
+from ls_lightning.schedules import Constant, Cosine, Delayed, Linear, TwoStage
 
 
 def weights(net):
@@ -339,3 +339,19 @@ def test_a_compiled_step_compiles_once_for_a_whole_schedule(tmp_path):
     judge = Compiled()
     fit(judge, tmp_path, ls.LabelSmoothing(schedule=Linear(0.3, 0.0)), limit_val_batches=0)
     torch.testing.assert_close(weights(net), weights(judge))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loss": "focal", "schedule": "cosine"}, "loss='focal' takes no eps"),
+        ({"loss": "none", "schedule": "linear"}, "loss='none' takes no eps"),
+        ({"loss": "negative", "eps": 0.1}, "eps of loss=negative must be at most 0, got 0.1"),
+        ({"loss": "negative", "schedule": Delayed(0.1, 0.5)}, "must stay at most 0"),
+        ({"loss": SmoothedCrossEntropy(), "schedule": Delayed(-0.4, 0.5)}, "must return eps in"),
+        ({"total_steps": 2.5}, "total_steps must be an integer"),
+    ],
+)
+def test_what_cannot_be_is_said_before_a_run(options, words):
+    with pytest.raises(ValueError, match=words):
+        ls.LabelSmoothing(**options)

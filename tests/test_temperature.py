@@ -274,3 +274,9 @@ def test_errors(z, y, options, words):
 def test_rows_are_those_of_the_metrics():
     z, y = drawn(30, 3, 2.0)
     assert fit_rows([as_rows(z, y, Spec())], Spec()) == fit_temperature(z, y)
+
+
+@pytest.mark.parametrize("wrong", [1.5, 7.0, -0.2])
+def test_what_is_no_probability(wrong):
+    with pytest.raises(ValueError, match="must lie in"):
+        fit_temperature(torch.tensor([0.3, wrong]), torch.tensor([0, 1]), task="binary", input="probs")

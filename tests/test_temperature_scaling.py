@@ -489,3 +489,52 @@ def test_kept_logits_are_not_the_callers():
         z.zero_()
     assert kept(store).eq(1).all()
     assert not kept(store).requires_grad
+
+
+class Sigmoid(Net):
+    """Ends in probabilities; ``saturated`` rounds them as half precision does."""
+
+    saturated = False
+
+    def forward(self, x):
+        p = self.layer(x).squeeze(1).sigmoid()
+        return (p > 0.5).to(p) if self.saturated else p
+
+    def loss(self, batch):
+        return F.binary_cross_entropy(self(batch[0]), batch[1])
+
+
+def sigmoid(tmp_path, saturated):
+    torch.manual_seed(0)
+    data = Split(target=lambda y: (y == 0).double())
+    net = knowing(Sigmoid(classes=1))
+    net.saturated = saturated
+    scaling = ls.TemperatureScaling()
+    trainer(tmp_path, scaling).validate(net, datamodule=data)
+    return net, data, scaling
+
+
+def test_a_network_that_ends_in_probabilities(tmp_path):
+    _net, _data, scaling = sigmoid(tmp_path, saturated=False)
+    module = scaling.module()
+    p = torch.tensor([0.2, 0.5, 0.9])
+    torch.testing.assert_close(module(p), (p.logit() / scaling.temperature).sigmoid())
+    restored = ls.TemperatureScaling()
+    restored.load_state_dict(scaling.state_dict())
+    assert restored.module().input == "probs"
+
+
+def test_saturated_probabilities_are_said(tmp_path):
+    with pytest.warns(UserWarning, match="label has probability 0"):
+        sigmoid(tmp_path, saturated=True)
+
+
+@pytest.mark.parametrize("index", [-1, "a", None, True])
+def test_wrong_dataloader_idx(index):
+    with pytest.raises(ValueError, match="dataloader_idx must be an integer, 0 or larger"):
+        ls.TemperatureScaling(dataloader_idx=index)
+
+
+def test_a_loader_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="one of the 1 validation loaders"):
+        trainer(tmp_path, ls.TemperatureScaling(dataloader_idx=1)).validate(Net(), datamodule=Split())

@@ -35,7 +35,9 @@ class CalibrationMonitor(L.Callback):
             calls no loss in validation.
         strict: False warns and measures nothing where True raises a LookupError.
 
-    A key that the module logs itself, e.g. ``val/acc``, is left to the module; ours is in ``results`` all the same.
+    A key that the module logs in its steps, e.g. ``val/acc``, is left to the module; ours is in ``results`` all the
+    same. (Logged in its ``on_validation_epoch_end``, which runs after ours, it would be there twice: Lightning's
+    error.) Labels to which a binary loss gives weight 0 are not counted.
 
     Attributes:
         results: per stage (``"val"``, ``"test"``; with several loaders ``"val/dataloader_idx_0"``, ...) the last

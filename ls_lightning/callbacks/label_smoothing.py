@@ -80,7 +80,8 @@ class LabelSmoothing(L.Callback):
         super().__init__()
         if interval not in ("step", "epoch"):
             raise ValueError(f"interval must be 'step' or 'epoch', got {interval!r}.")
-        if total_steps is not None and (isinstance(total_steps, bool) or not total_steps >= 1):
+        whole = isinstance(total_steps, int) and not isinstance(total_steps, bool)
+        if total_steps is not None and not (whole and total_steps >= 1):
             raise ValueError(f"total_steps must be an integer larger than 0, got {total_steps!r}.")
         self.loss = loss
         self.schedule = _resolve_schedule(loss, eps, schedule)
@@ -104,6 +105,9 @@ class LabelSmoothing(L.Callback):
                 f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
                 "Pass a function of (logits, target, eps), or give eps to the loss alone."
             )
+        if self.schedule is not None and not isinstance(self.schedule, Feedback):  # nor in the middle of a run
+            for t in range(101):
+                eps_at(self.schedule, t / 100, isinstance(self._calls.loss, NegativeSmoothing))
         if isinstance(self.schedule, Feedback):  # a loss that cannot take its eps is an error now
             copy.deepcopy(self._calls.loss).set_eps(self.schedule.eps_max)  # type: ignore[operator]
 
@@ -304,6 +308,8 @@ def _resolve_schedule(
     if loss == "negative" or isinstance(loss, NegativeSmoothing):
         return loss_state.warm_up(loss, eps, schedule)
     if isinstance(schedule, str):
+        if isinstance(loss, str) and eps is None and usual_eps(loss) == 0:
+            raise ValueError(f"loss={loss!r} takes no eps, so there is nothing for schedule={schedule!r} to move.")
         return build_schedule(schedule, _eps_of(loss) if eps is None else eps)
     if schedule is not None:
         if not callable(schedule) and not isinstance(schedule, Feedback):

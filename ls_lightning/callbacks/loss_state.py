@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -59,6 +60,8 @@ def warm_up(loss: object, eps: float | None, schedule: str | Schedule | Feedback
             f"eps of NegativeSmoothing must be a number, which LabelSmoothing can schedule, got {tuple(own.eps.shape)}."
         )
     level = round(float(own.eps), 7) if eps is None else eps
+    if not level <= 0:
+        raise ValueError(f"eps of loss=negative must be at most 0, got {level}. -0.4 to -6 are usual.")
     if schedule is None and own.warmup is not None:
         return Delayed(level, own.warmup)
     if schedule is None or isinstance(schedule, str | Feedback) or schedule(0.0) != 0:
@@ -66,6 +69,9 @@ def warm_up(loss: object, eps: float | None, schedule: str | Schedule | Feedback
             "loss=negative needs a warm-up of plain cross-entropy: NegativeSmoothing(eps, warmup=0.5) for half of "
             f"training, or a schedule that starts at 0, e.g. Delayed({level:g}, 0.5); got schedule={schedule!r}."
         )
+    least, most = min(curve := [schedule(t / 100) for t in range(101)]), max(curve)
+    if not -math.inf < least <= most <= 0:
+        raise ValueError(f"a schedule of loss=negative must stay at most 0, got {least} to {most} from {schedule!r}.")
     if own.warmup is not None and getattr(schedule, "start_at", None) != own.warmup:
         raise ValueError(f"give warmup or a schedule, got warmup={own.warmup} and {schedule!r}.")
     return schedule

@@ -80,7 +80,12 @@ class Pictures(L.Callback):
         if self._outputs is None or dataloader_idx > 0:
             return
         found = self._outputs.of_batch(pl_module, batch, outputs, batch_idx, dataloader_idx)
-        if found is not None and (found.num_classes or 1) * self.num_bins <= LARGEST:
+        if found is None or (found.num_classes or 1) * self.num_bins > LARGEST:
+            return
+        self._classes.add(found.num_classes)
+        if len(self._classes) > 1:  # tokens, not labels: they have no gap each
+            self._classwise = StageMetrics(self._build, 1)
+        else:
             self._classwise.update(0, found)
 
     @override
@@ -113,6 +118,7 @@ class Pictures(L.Callback):
         self._outputs = monitor.step_outputs
         self._outputs.open(trainer, pl_module, "test" if trainer.testing else "val")
         self._classwise = StageMetrics(self._build, 1)
+        self._classes: set[int | None] = set()
 
     def _build(self, **options: Any) -> MetricCollection:
         return MetricCollection({"classwise": ClasswiseCalibrationError(num_bins=self.num_bins, **options)})

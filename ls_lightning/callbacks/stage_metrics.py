@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeGuard, get_args
@@ -58,7 +59,7 @@ class StageMetrics:
         found = self._collections[index]
         if found is None:
             options = self._options[index] = {"num_classes": outputs.num_classes, **outputs.options}
-            found = self._collections[index] = self._build(**options).to(outputs.logits.device)
+            found = self._collections[index] = self._start(options).to(outputs.logits.device)
         found.update(outputs.logits, outputs.target)
 
     def measure(self, trainer: L.Trainer, device: torch.device) -> list[Measured]:
@@ -69,6 +70,12 @@ class StageMetrics:
         summed = [{name: (metric, next(totals)) for name, metric in found.items()} for found in states]
         return [_read(metrics, found) for metrics, found in zip(members, summed, strict=True)]
 
+    def _start(self, options: dict[str, Any]) -> MetricCollection:
+        if options["task"] == "multilabel":  # without their number, labels may be tokens: more in the next batch
+            with contextlib.suppress(TypeError, ValueError):
+                return self._build(**{**options, "num_classes": None})
+        return self._build(**options)
+
     def _on_all_ranks(self, trainer: L.Trainer, device: torch.device) -> list[MetricCollection]:
         """The collections, built here as well where only other ranks had a batch."""
         options = self._options
@@ -77,7 +84,7 @@ class StageMetrics:
             options = [_decode(row) for row in trainer.strategy.reduce(known, reduce_op="max").tolist()]
         usual = {"task": "multiclass", "num_classes": 2}
         return [
-            found or self._build(**(given or usual)).to(device)
+            found or self._start(given or usual).to(device)
             for found, given in zip(self._collections, options, strict=True)
         ]
 

@@ -18,6 +18,7 @@ from ls_lightning.tap import LossCall, Select, Tap
 Stage = Literal["val", "test"]
 Read = Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
 
+_MISSING = -100  # what metrics and fits leave out unless they are told otherwise
 _STEPS = {"val": "validation_step", "test": "test_step"}
 
 
@@ -187,6 +188,10 @@ def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
     logits, target = (values.detach() for values in call.batch())
     options: dict[str, Any] = {"input": "probs"} if call.input == "probs" else {}
     if call.kind == "binary" or (call.kind is None and logits.shape == target.shape):
+        weight = call.options.get("weight")
+        if isinstance(weight, Tensor):  # of 0: a label that is not there
+            missing = weight.broadcast_to(call.logits.shape).reshape(logits.shape) == 0
+            target = target.float().masked_fill(missing, _MISSING)
         task = "multilabel" if logits.ndim > 1 and logits.shape[1] > 1 else "binary"
         return logits, target, {**options, "task": task}
     if target.is_floating_point() and target.shape == logits.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ls_lightning.callbacks.logit_store import LogitStore
 from ls_lightning.callbacks.step_outputs import Outputs
-from ls_lightning.functional.outputs import Spec
+from ls_lightning.functional.outputs import Scores, Spec
 from ls_lightning.functional.temperature import BOUNDS, TemperatureFit, check_bounds, fit_rows
 
 
@@ -29,6 +30,7 @@ class FitOnValidation:
         found: the last fit; None before it, or if there was nothing to fit to.
         share: of the rows that were used.
         step: the optimizer step of the weights that it belongs to.
+        input: what it was fitted to: ``"logits"``, or ``"probs"`` of a sigmoid.
 
     Raises:
         ValueError: ``bounds`` or ``max_values`` is out of range.
@@ -44,6 +46,7 @@ class FitOnValidation:
         self.found: TemperatureFit | None = None
         self.share = 1.0
         self.step = 0
+        self.input: Scores = "logits"
         self._store: LogitStore | None = None
         self._said: set[str] = set()
 
@@ -69,11 +72,17 @@ class FitOnValidation:
         store, self._store = self._store or self._new_store(trainer, Spec()), None
         self.found, self.step = None, trainer.global_step
         rows = store.rows(over_ranks)
-        self.share = store.share
+        self.share, self.input = store.share, store.spec.input
         try:
             self.found = fit_rows(rows, store.spec, self.bounds, over_ranks)
         except ValueError as error:
             rank_zero_warn(f"TemperatureScaling fitted nothing: {error}")
+        if self.found is not None and math.isinf(self.found.nll_after):
+            self._say(
+                "TemperatureScaling leaves out validation samples whose label has probability 0, which no temperature "
+                "mends. If probabilities are rounded to 0 or 1, give the loss logits: "
+                "binary_cross_entropy_with_logits."
+            )
         if self.share < 1:
             self._say(
                 f"TemperatureScaling fits to {self.share:.3g} of the validation rows, since all would be more than "

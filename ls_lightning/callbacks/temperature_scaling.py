@@ -28,8 +28,8 @@ class TemperatureScaling(L.Callback):
     .. math:: \arg\min_T \; -\frac{1}{N} \sum_i \log \mathrm{softmax}(z_i / T)_{y_i}
 
     The baseline that smoothing has to beat: it moves confidence and leaves accuracy as it is. Every validation fits
-    T anew, to 1e-6 and to the same bits on any number of ranks, so T in a checkpoint is always that of its weights. A test without a validation before it takes T from
-    ``ckpt_path``. Logged are ``ls/temperature``, ``val_scaled/nll`` (the NLL left on validation, which
+    T anew, to 1e-6 and to the same bits on any number of ranks, so T in a checkpoint is always that of its
+    weights. A test without a validation before it takes T from ``ckpt_path``. Logged are ``ls/temperature``, ``val_scaled/nll`` (the NLL left on validation, which
     ``ModelCheckpoint(monitor=...)`` may watch) and ``test_scaled/ece``, ... beside ``test/ece``, ....
 
     Args:
@@ -52,7 +52,7 @@ class TemperatureScaling(L.Callback):
         results: scaled metrics, ``{"test": {"acc": ..., "n": ...}}``.
 
     Raises:
-        ValueError: ``bounds`` or ``max_values`` is out of range.
+        ValueError: ``bounds``, ``max_values`` or ``dataloader_idx`` is out of range.
         LookupError: a step did not call a loss, or called several.
 
     Example:
@@ -78,6 +78,8 @@ class TemperatureScaling(L.Callback):
         strict: bool = True,
     ) -> None:
         super().__init__()
+        if isinstance(dataloader_idx, bool) or not isinstance(dataloader_idx, int) or dataloader_idx < 0:
+            raise ValueError(f"dataloader_idx must be an integer, 0 or larger, got {dataloader_idx!r}.")
         self.metrics = metrics
         self.dataloader_idx = dataloader_idx
         self.results: dict[str, dict[str, float]] = {}
@@ -103,14 +105,14 @@ class TemperatureScaling(L.Callback):
         return None if self.fit is None else self.fit.temperature
 
     def module(self) -> ScaledLogits:
-        """What applies T: ``nn.Sequential(net, scaling.module())``.
+        """What applies T: ``nn.Sequential(net, scaling.module())``; to probabilities, if the module's loss took those.
 
         Raises:
             RuntimeError: nothing was fitted.
         """
         if self.fit is None:
             raise RuntimeError("no temperature was fitted yet: call trainer.fit or trainer.validate first.")
-        return ScaledLogits(self.fit.temperature)
+        return ScaledLogits(self.fit.temperature, self._fit.input)
 
     def summary(self) -> dict[str, Any] | None:
         """The fit as plain values, as in ``result.json``; None before it."""
@@ -128,6 +130,11 @@ class TemperatureScaling(L.Callback):
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open(trainer, pl_module, "val")
+        if self.dataloader_idx >= self._outputs.num_loaders:
+            raise ValueError(
+                f"dataloader_idx must name one of the {self._outputs.num_loaders} validation loaders, counted from 0, "
+                f"got {self.dataloader_idx}."
+            )
         self._fit.start()
 
     @override
@@ -181,7 +188,7 @@ class TemperatureScaling(L.Callback):
                 f"{weights_of}. Validate before testing."
             )
         self._open(trainer, pl_module, "test")
-        self._scaler = self.module().to(pl_module.device)
+        self._scaler = ScaledLogits(self.fit.temperature).to(pl_module.device)
 
     @override
     def on_test_batch_end(
@@ -223,7 +230,7 @@ class TemperatureScaling(L.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         found = self.summary()
-        return {} if found is None else {**found, "step": self._fit.step}
+        return {} if found is None else {**found, "step": self._fit.step, "input": self._fit.input}
 
     @override
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -239,6 +246,7 @@ class TemperatureScaling(L.Callback):
         self._fit.found = TemperatureFit(state_dict["T"], *(state_dict[name] for name in TemperatureFit._fields[1:]))
         self._fit.share = state_dict["share"]
         self._fit.step = state_dict["step"]
+        self._fit.input = state_dict.get("input", "logits")
 
     def _open(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -54,7 +54,7 @@ def calibration_error(
         nan_policy: what a sample with a NaN or +inf does: `"raise"`, or `"omit"` it.
 
     Returns:
-        0-d float64 in [0, 1]; NaN if nothing was counted.
+        0-d float64 in [0, 1], debiased `l1` also a little below 0; NaN if nothing was counted.
 
     Raises:
         TypeError, ValueError: an argument, dtype, shape or target is wrong, or a sample is NaN.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.outputs import Scores, Spec, Task, as_rows
-from ls_lightning.functional.samples import exact_sum
+from ls_lightning.functional.samples import PROBABILITY_TOLERANCE, exact_sum
 
 BOUNDS = (0.01, 100.0)
 """Where the temperature is searched."""
@@ -67,7 +67,8 @@ def fit_temperature(
         input: `"logits"`, or `"probs"`, whose logits are taken.
         ignore_index: targets of this value are not counted.
         bounds: the least and the greatest temperature. The fit is at one of them if every sample is classified
-            correctly (T goes to 0), or if the logits say nothing or the wrong about the labels (T goes to infinity).
+            correctly (T goes to 0), or if the logits say the wrong about the labels (T goes to infinity). Logits that
+            are all equal leave T at 1.
 
     Raises:
         TypeError, ValueError: dtypes, shapes or targets do not fit, a sample is no number, or there is none.
@@ -113,7 +114,8 @@ def fit_rows(
     if invalid or out_of_range:
         raise ValueError(
             f"{int(invalid)} samples are no numbers and {int(out_of_range)} targets out of range, so no temperature "
-            "fits. Logits must not be NaN or +inf, nor all -inf; targets must be classes or ignore_index."
+            "fits. Logits must not be NaN or +inf, nor all -inf; probabilities must lie in [0, 1]; targets must be "
+            "classes or ignore_index."
         )
     if n - infinite == 0:
         raise ValueError("there is no sample to fit a temperature to.")
@@ -185,7 +187,8 @@ def _log_scores(scores: Tensor, spec: Spec) -> Tensor:
     """Unnormalised log-probabilities `(S, K)`; K is 2 for one score a sample."""
     scores = scores.double()
     if spec.input == "probs":
-        scores = scores.clamp(max=1)
+        outside = (scores - 0.5).abs() > 0.5 + PROBABILITY_TOLERANCE
+        scores = scores.clamp(0, 1).masked_fill(outside, torch.nan)
         return (torch.stack([1 - scores, scores], -1) if scores.ndim == 1 else scores.contiguous()).log()
     if scores.ndim == 1:  # of either infinity a sure answer
         return torch.stack([-scores.clamp(min=0), scores.clamp(max=0)], -1)
