@@ -107,6 +107,12 @@ def explain(error: BaseException) -> str:
         error: what was raised while the configuration was composed.
     """
     text = str(error)
+    if text.startswith("Error in call to target") and error.__cause__ is not None:
+        return one_line(error.__cause__)
+    if match := re.match(r"Ambiguous value for argument '(.+?)'", text):
+        return f"{match.group(1)} has several values: -m sweeps over them; a list is written key=[a,b]."
+    if "does not support sweep type" in text:
+        return f"{text.splitlines()[0].rstrip('.')}. A range is searched by hydra/sweeper=ls_optuna."
     if match := re.search(r"Could not (?:find|load) 'hydra/launcher/(submitit|joblib)", text):
         extra = "slurm" if match.group(1) == "submitit" else "joblib"
         return f"this launcher needs hydra-{match.group(1)}-launcher: pip install 'ls-lightning[{extra}]'."

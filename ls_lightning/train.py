@@ -136,10 +136,10 @@ def _fail(message: str, exit_code: int = 2) -> NoReturn:
 def _name_the_sweep(multirun: bool) -> None:
     """``sweep.resume=<folder>`` is the launcher's ``hydra.launcher.resume``."""
     for k, word in enumerate(sys.argv):
-        if word.startswith("sweep.resume="):
+        if word.lstrip("+").startswith("sweep.resume="):
             if not multirun:
                 _fail(f"{word} goes on with a sweep and needs -m. A single job: hydra.run.dir=<folder> ckpt_path=last.")
-            sys.argv[k] = "hydra.launcher." + word.removeprefix("sweep.")
+            sys.argv[k] = "hydra.launcher." + word.lstrip("+").removeprefix("sweep.")
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
+import lightning  # noqa: F401  its logger keeps the stderr of its first import: let that not be a single test's
+
 
 @pytest.fixture(autouse=True)
 def _quiet_lightning():

@@ -5,13 +5,14 @@ import os
 import pickle
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 import yaml
 from cli import result, run
-from sweeps import Sweep, write_app
+from sweeps import Sweep, wait_for, write_app
 
 from hydra_plugins.ls_process_launcher._errors import LauncherError
 from hydra_plugins.ls_process_launcher._machine import free_port, gpu_slices, job_environment, refuse_ranks
@@ -121,8 +122,12 @@ MISTAKES = [
     (["hydra.launcher.n_jobs=0"], {}, "hydra.launcher.n_jobs must be at least 1, got 0"),
     (["hydra.launcher.timeout=nan"], {}, "hydra.launcher.timeout must be"),
     (["hydra.launcher.n_jobs=two"], {}, "n_jobs"),
-    (["hydra.launcher.resume=nowhere"], {}, "hydra.launcher.resume must be the folder of a sweep, got 'nowhere'"),
-    (["sweep.resume=nowhere"], {}, "hydra.launcher.resume must be the folder of a sweep, got 'nowhere'"),
+    (["hydra.launcher.resume=nowhere"], {}, "must be the folder of a sweep, which has a multirun.yaml, got 'nowhere'"),
+    (["sweep.resume="], {}, "hydra.launcher.resume must be the folder of a sweep"),
+    (["+sweep.resume=nowhere"], {}, "hydra.launcher.resume must be the folder of a sweep"),
+    (["hydra.launcher.timeout=0"], {}, "hydra.launcher.timeout must be above 0, got 0"),
+    (["hydra.run.dir=job"], {}, "hydra.run.dir is of a single job"),
+    (["sweep.resume=nowhere"], {}, "must be the folder of a sweep, which has a multirun.yaml, got 'nowhere'"),
     (["hydra.sweeper.max_batch_size=1"], {}, "hydra.sweeper.max_batch_size ends a sweep after a batch with a failure"),
     ([], {"RANK": "0", "WORLD_SIZE": "2"}, "a sweep must be started once, got WORLD_SIZE=2"),
 ]
@@ -134,6 +139,7 @@ def test_mistakes_are_one_line(tmp_path, overrides, env, words):
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("error: ")
+    assert "Error in call to target" not in err
     assert words in err
     assert list(tmp_path.iterdir()) == []
 
@@ -181,6 +187,25 @@ def test_a_folder_of_another_job_is_refused(app):
     code, _, err = Sweep(app.parent, "app.py", "-m", "x=1,2").end()
     assert "belongs to a job that is not in this sweep" in err  # same overrides, another configuration
     assert (app.parent / "sweep" / "1" / "ran").read_text() == before
+
+
+def test_a_job_that_never_began_leaves_its_folder(app):
+    assert Sweep(app.parent, "app.py", "-m", "do=return,bad").end()[0] == 1
+    for name in ("ran", "up", "app.log"):  # a program that checks first writes nothing
+        (app.parent / "sweep" / "1" / name).unlink()
+    code, out, err = Sweep(app.parent, "app.py", "-m", "do=return,environment").end()
+    assert code == 0, err
+    assert "do=return: skipped" in out
+
+
+def test_one_sweep_at_a_time_in_a_folder(app):
+    first = Sweep(app.parent, "app.py", "-m", "x=1", "seconds=20")
+    assert wait_for(lambda: (app.parent / "sweep" / "0" / "up").exists())
+    code, _, err = Sweep(app.parent, "app.py", "-m", "x=1", "seconds=20").end()
+    first.process.send_signal(signal.SIGINT)
+    first.end()
+    assert code == 1
+    assert "another sweep is running in" in err
 
 
 def test_status_on_a_terminal(app):

@@ -67,12 +67,17 @@ def test_refuses_another_interval():
         ls.LabelSmoothing(interval="batch")
 
 
-def test_a_function_that_leaves_the_range_is_stopped_where_it_does(tmp_path):
-    smoothing = ls.LabelSmoothing(schedule=lambda progress: 0.1 if progress < 0.5 else 1.0)
-    t = trainer(tmp_path, smoothing)
+def test_a_function_that_leaves_the_range_is_refused():
     with pytest.raises(ValueError, match=r"must return eps in \[0, 1\), got 1.0 from <lambda> at progress 0.5"):
+        ls.LabelSmoothing(schedule=lambda progress: 0.1 if progress < 0.5 else 1.0)
+
+
+def test_a_function_that_leaves_the_range_between_is_stopped_where_it_does(tmp_path):
+    smoothing = ls.LabelSmoothing(schedule=lambda progress: 1.0 if 0.41 < progress < 0.419 else 0.1)
+    t = trainer(tmp_path, smoothing)
+    with pytest.raises(ValueError, match=r"must return eps in \[0, 1\), got 1.0 from <lambda> at progress 0.41"):
         t.fit(Net(), datamodule=Data())
-    assert t.global_step == 6
+    assert t.global_step == 5
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_trains_as_torch_smooths(tmp_path):
     assert checkpoint.best_model_score is not None
     assert torch.isfinite(stop.best_score)
     state = torch.load(tmp_path / "last.ckpt", weights_only=False)
-    assert state["callbacks"]["LabelSmoothing"] == {"eps": 0.2, "steps": 12, "total_steps": None}
+    assert state["callbacks"]["LabelSmoothing"] == {"eps": 0.2, "steps": 12, "total_steps": None, "feedback": None}
 
 
 def test_a_checkpoint_continues_the_schedule(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import signal
+import sys
 import time
 
 import numpy as np
@@ -371,6 +372,7 @@ class Plain:
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 

@@ -14,6 +14,7 @@ MISTAKES = [
     ("eps=[0.1,0.2]", "eps must be a number in [0, 1), got [0.1,0.2]"),
     ("eps=0.1 loss.eps=0.2", "eps and loss.eps are one number"),
     ("eps=0.2 loss=none", "takes eps=0, got 0.2"),
+    ("eps=0,0.1", "eps=0,0.1 has several values: -m sweeps over them"),
     ("sweep.resume=there", "sweep.resume=there goes on with a sweep and needs -m"),
     ("seed=-1", "seed must be"),
     ("seed=x", "seed=x"),

@@ -20,6 +20,7 @@ _SAMPLERS: dict[str, dict[str, Any]] = {
     "cmaes": {"_target_": "optuna.samplers.CmaEsSampler"},
     "nsga2": {"_target_": "optuna.samplers.NSGAIISampler"},
 }
+_NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy"}  # which optuna imports at the first trial
 _PRUNERS: dict[str, dict[str, Any]] = {
     "median": {"_target_": "optuna.pruners.MedianPruner"},
     "hyperband": {"_target_": "optuna.pruners.HyperbandPruner"},
@@ -95,6 +96,9 @@ def _check_sampler(options: Options) -> None:
         raise SweeperError("the seed of the sampler is hydra.sweeper.seed, from which each trial has its own.")
     if str(options.sampler["_target_"]).endswith("QMCSampler"):  # it counts in attributes of the study
         raise SweeperError("QMCSampler cannot be resumed and would repeat its first point. Use sampler=random.")
+    needed = _NEEDS.get(str(options.sampler["_target_"]).rpartition(".")[2])
+    if needed is not None and importlib.util.find_spec(needed) is None:
+        raise SweeperError(f"this sampler needs {needed}: pip install {needed}.")
     options.build_sampler(0)
 
 

@@ -3,8 +3,11 @@
 A folder is known by the configuration stored in it, never by its number: a shuffled sweep numbers its jobs anew.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,28 @@ from hydra_plugins.ls_process_launcher._errors import LauncherError
 from hydra_plugins.ls_process_launcher._jobs import Job, State
 from hydra_plugins.ls_process_launcher._returned import RESULT, RETURNED, read_returned
 
+LOG = "job.log"
 OVERRIDES = "overrides.yaml"
 CHECKPOINTS = "checkpoints"
 LAST = Path(CHECKPOINTS) / "last.ckpt"
+
+
+@contextmanager
+def only_sweep(folder: Path) -> Iterator[None]:
+    """``LauncherError`` while another sweep runs in the same folder."""
+    try:
+        file = (folder / "multirun.yaml").open("rb+")  # Hydra's, of every sweep
+    except FileNotFoundError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # by process: a sweeper of this one may hold it
+        except OSError:
+            raise LauncherError(
+                f"another sweep is running in {folder}. Wait for it, or choose another hydra.sweep.dir."
+            ) from None
+        yield
 
 
 def settle_folders(jobs: list[Job]) -> None:
@@ -74,7 +96,7 @@ def _stored(folder: Path) -> dict[str, Any] | None:
     try:
         stored = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES))
     except FileNotFoundError:
-        return {} if folder.is_dir() and any(folder.iterdir()) else None
+        return {} if folder.is_dir() and any(path.name != LOG for path in folder.iterdir()) else None
     except Exception:
         return {}
     return {str(key): value for key, value in stored.items()} if isinstance(stored, dict) else {}
@@ -105,6 +127,11 @@ def claim_folder(job: Job) -> list[str]:
     _put_aside(job.folder / CHECKPOINTS)
     (job.folder / RESULT).unlink(missing_ok=True)
     return []
+
+
+def free_folder(job: Job) -> None:
+    """Leave nothing but the log of a job that never began: another may have the folder."""
+    (job.folder / OVERRIDES).unlink(missing_ok=True)
 
 
 def _put_aside(checkpoints: Path) -> None:

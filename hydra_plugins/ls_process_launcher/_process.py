@@ -12,9 +12,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.ls_process_launcher._folders import LOG
 from hydra_plugins.ls_process_launcher._jobs import Job
 
-LOG = "job.log"
 _SUPERVISE = Path(__file__).with_name("_supervise.py")
 _CALLBACK = "hydra_plugins.ls_process_launcher._returned.StoreReturnValue"
 _OF_THE_SWEEP = ("hydra.run.", "hydra.sweep.", "hydra.launcher.", "hydra.sweeper.", "hydra.mode", "hydra.job.num")

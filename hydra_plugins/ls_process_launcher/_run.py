@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from hydra_plugins.ls_process_launcher._folders import claim_folder
+from hydra_plugins.ls_process_launcher._folders import claim_folder, free_folder
 from hydra_plugins.ls_process_launcher._jobs import Job, State
 from hydra_plugins.ls_process_launcher._machine import free_port, gpu_slices, job_environment
 from hydra_plugins.ls_process_launcher._process import JobProcess, job_command
@@ -111,7 +111,7 @@ class Batch:
             return
         self._running.remove(attempt)
         job.seconds = time.monotonic() - job.started
-        returned = read_returned(job.folder) if code == 0 else None
+        returned = read_returned(job.folder)  # whatever ended it after that
         if returned is not None:
             job.state, job.value = State.DONE, returned.value
             status.event(job, f"done in {duration(job.seconds)}")
@@ -124,6 +124,8 @@ class Batch:
     def _failed(self, attempt: Running, code: int, status: Status) -> None:
         job = attempt.job
         job.error = f"timeout after {duration(job.seconds)}" if attempt.timed_out else _reason(code)
+        if code == _BAD_CONFIGURATION:
+            free_folder(job)
         self.last_lines[job.num] = attempt.process.last_lines(1 if code == _BAD_CONFIGURATION else 5)
         if job.attempts <= self._limits.retries and code != _BAD_CONFIGURATION:
             job.state = State.QUEUED

@@ -54,7 +54,7 @@ class Status:
             self._live.stop()
 
     def _over(self) -> int:
-        return sum(job.state not in (State.QUEUED, State.RUNNING) for job in self._jobs)
+        return sum(job.state not in (State.QUEUED, State.RUNNING, State.STOPPED) for job in self._jobs)
 
     def event(self, job: Job, what: str) -> None:
         """Something happened to a job."""

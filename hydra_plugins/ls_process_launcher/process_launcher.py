@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -50,6 +51,11 @@ class ProcessLauncher(Launcher):
         if os.name != "posix":
             raise LauncherError("hydra/launcher=process needs Linux or macOS. Use hydra/launcher=basic.")
         refuse_ranks(os.environ)
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+        if any(word.startswith("hydra.run.dir=") for word in typed):
+            raise LauncherError(
+                "hydra.run.dir is of a single job. Name the folder of a sweep: hydra.sweep.dir=<folder>."
+            )
         batch = OmegaConf.select(config, "hydra.sweeper.max_batch_size")
         if batch is not None:
             raise LauncherError(
@@ -57,9 +63,10 @@ class ProcessLauncher(Launcher):
                 "hydra.launcher.n_jobs says how many jobs run side by side."
             )
         if self._resume is not None:
-            if not Path(self._resume).is_dir():
+            if not (self._resume and (Path(self._resume) / "multirun.yaml").is_file()):
                 raise LauncherError(
-                    f"hydra.launcher.resume must be the folder of a sweep, got {self._resume!r} (from {Path.cwd()})."
+                    "hydra.launcher.resume must be the folder of a sweep, which has a multirun.yaml, got "
+                    f"{self._resume!r} (from {Path.cwd()})."
                 )
             with read_write(config), open_dict(config):
                 config.hydra.sweep.dir = self._resume
@@ -67,7 +74,7 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs; those that fail do not stop the others."""
-        from hydra_plugins.ls_process_launcher._folders import settle_folders
+        from hydra_plugins.ls_process_launcher._folders import only_sweep, settle_folders
         from hydra_plugins.ls_process_launcher._jobs import compose_jobs
         from hydra_plugins.ls_process_launcher._run import Batch
         from hydra_plugins.ls_process_launcher._status import failures
@@ -75,9 +82,10 @@ class ProcessLauncher(Launcher):
         if self._context is None or self._config is None:
             raise RuntimeError("launch needs setup before it.")
         jobs = compose_jobs(self._context, self._config, job_overrides, initial_job_idx)
-        settle_folders(jobs)
-        batch = Batch(jobs, self._config, self._limits)
-        stopped_by = batch.run()
+        with only_sweep(Path(str(self._config.hydra.sweep.dir))):
+            settle_folders(jobs)
+            batch = Batch(jobs, self._config, self._limits)
+            stopped_by = batch.run()
         table = failures(jobs, batch.last_lines)
         if table:
             print(table, file=sys.stderr)
@@ -103,3 +111,5 @@ def _check(**options: float | None) -> None:
         least = 1 if name in ("n_jobs", "devices_per_job") else 0
         if value is not None and not value >= least:
             raise LauncherError(f"hydra.launcher.{name} must be at least {least}, got {value}.")
+    if options["timeout"] == 0:
+        raise LauncherError("hydra.launcher.timeout must be above 0, got 0. null is no limit.")

@@ -29,8 +29,9 @@ class TemperatureScaling(L.Callback):
 
     The baseline that smoothing has to beat: it moves confidence and leaves accuracy as it is. Every validation fits
     T anew, to 1e-6 and to the same bits on any number of ranks, so T in a checkpoint is always that of its
-    weights. A test without a validation before it takes T from ``ckpt_path``. Logged are ``ls/temperature``, ``val_scaled/nll`` (the NLL left on validation, which
-    ``ModelCheckpoint(monitor=...)`` may watch) and ``test_scaled/ece``, ... beside ``test/ece``, ....
+    weights. A test without a validation before it takes T from ``ckpt_path``. Logged are ``ls/temperature``,
+    ``val_scaled/nll`` (the NLL left on validation, which ``ModelCheckpoint(monitor=...)`` may watch) and
+    ``test_scaled/ece``, ... beside ``test/ece``, ....
 
     Args:
         bounds: the least and the greatest temperature.
