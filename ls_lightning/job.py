@@ -109,7 +109,8 @@ def _is_rank_zero() -> bool:
 
 def _quieten() -> None:
     """Leave away what Lightning says to everybody: the table at the end is what this program has to say."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for package in ("lightning.pytorch", "pytorch_lightning"):  # a user's module may import either
+        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # says what it raises as well
     for message in (".*LeafSpec.*is deprecated", ".*does not have many workers", ".*logging interval"):
         warnings.filterwarnings("ignore", message=message)

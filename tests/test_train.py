@@ -417,6 +417,13 @@ def test_own_classes_that_do_not_fit(monkeypatch, mine, capfd, overrides, words)
     assert not (mine / "job").exists()
 
 
+def test_a_module_that_imports_the_other_lightning_is_as_quiet(mine):
+    (mine / "mine.py").write_text("import pytorch_lightning\n" + MINE)
+    code, out, err = run(mine, "model._target_=mine.Net", *QUICK, "hydra.run.dir=job", env={"PYTHONPATH": str(mine)})
+    assert code == 0, err
+    assert "GPU available" not in out + err
+
+
 def test_evaluate_best(monkeypatch, tmp_path):
     overrides = ["callbacks=best", "evaluate=best"]
     quick = ["trainer.max_epochs=4", *QUICK[1:], "optimizer.lr=0.5"]
