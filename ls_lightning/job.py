@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from ls_lightning.assemble import build_data, build_model, build_trainer
 from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
+from ls_lightning.callbacks.confidence_levels import confidence_levels
 from ls_lightning.callbacks.elapsed import Elapsed
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.callbacks.seeded_steps import SeededSteps
@@ -27,6 +28,8 @@ from ls_lightning.callbacks.stage_metrics import Measured
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
 from ls_lightning.cluster import check_processes
 from ls_lightning.errors import ConfigError, as_config_error, one_line
+from ls_lightning.functional.measures import ReliabilityBins
+from ls_lightning.functional.risk import RiskCoverage, sampled_curve
 from ls_lightning.schedules.checks import name_of
 from ls_lightning.sweep.folder import Claim, check_folder, checkpoint_of, decisive, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
@@ -88,6 +91,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         "seed": cfg.seed,
         "model": _chosen("model", cfg, choices),
         "data": _chosen("data", cfg, choices),
+        "label_noise": getattr(data, "measured_noise", None),
         "digest": job_digest(config),
         **measured,
         "steps": trainer.global_step,
@@ -155,27 +159,26 @@ def _measure(
         trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=False)
     monitor, scaling = _callback(trainer, CalibrationMonitor), _callback(trainer, TemperatureScaling)
     plain = {} if monitor is None else monitor.measured
-    found = {"metrics": _values(plain), "reliability": _bins(plain)}
+    found = _measured(plain)
     if scaling is None:
         return found
     temperature = scaling.summary()
-    scaled = (
-        {} if temperature is None else {"metrics": _values(scaling.measured), "reliability": _bins(scaling.measured)}
-    )
-    return {**found, "temperature": temperature and {**temperature, **scaled}}
+    return {**found, "temperature": temperature and {**temperature, **_measured(scaling.measured)}}
 
 
-def _values(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
-    return {stage: found.values for stage, found in measured.items()}
-
-
-def _bins(measured: dict[str, Measured]) -> dict[str, Any]:
-    """The reliability diagrams as lists."""
+def _measured(found: dict[str, Measured]) -> dict[str, Any]:
+    """Of each stage the metrics, and the reliability diagram and the risk-coverage curve as lists."""
+    levels = {stage: confidence_levels(one) for stage, one in found.items()}
+    bins = {stage: one.reliability for stage, one in found.items()}
     return {
-        stage: {name: column.tolist() for name, column in found.reliability._asdict().items()}
-        for stage, found in measured.items()
-        if found.reliability is not None
+        "metrics": {stage: one.values for stage, one in found.items()},
+        "reliability": {stage: _lists(one) for stage, one in bins.items() if one is not None},
+        "risk_coverage": {stage: _lists(sampled_curve(one)) for stage, one in levels.items() if one is not None},
     }
+
+
+def _lists(columns: ReliabilityBins | RiskCoverage) -> dict[str, list[float]]:
+    return {name: column.tolist() for name, column in columns._asdict().items()}
 
 
 def _smoothing(trainer: L.Trainer, cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:

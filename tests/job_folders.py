@@ -57,12 +57,14 @@ def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, 
         "digest": f"{loss}-{schedule}-{eps}-{seed}-{lr}-{label_noise}",
         "metrics": {stage: {**values, "n": 100} for stage, values in (("val", val), ("test", test)) if values},
         "reliability": {"test": bins()},
+        "risk_coverage": {"test": risk_coverage(test.get("acc"))},
         "started": f"2026-01-01T00:00:{seed % 60:02}+0000",
         "duration_s": 7.5,
     }
     if scaled is not None:
         temperature = {"T": 1.5, "n": 100, "nll_after": 0.07, "metrics": {"test": scaled}}
-        result["temperature"] = {**temperature, "reliability": {"test": bins()}}
+        curves = {"reliability": {"test": bins()}, "risk_coverage": {"test": risk_coverage(scaled.get("acc"))}}
+        result["temperature"] = {**temperature, **curves}
     result |= keys
     texts = {
         "config.yaml": CONFIG.format(eps=eps, seed=seed, loss=loss, lr=lr, label_noise=label_noise, folder=folder),
@@ -93,6 +95,14 @@ def measured(nll):
 
 def bins():
     return {"counts": [0.0, 20.0, 80.0], "confidence": [None, 0.6, 0.95], "accuracy": [None, 0.5, 0.9]}
+
+
+def risk_coverage(accuracy):
+    """Errors among the least sure samples, so many that accuracy is what it is."""
+    error = 1 - (accuracy or 1)
+    coverage = [k / 100 for k in range(1, 101)]
+    risk = [error * share**3 for share in coverage]
+    return {"coverage": coverage, "risk": risk, "lower": risk, "upper": risk}
 
 
 def history(eps, seed, epochs=4, steps=10):

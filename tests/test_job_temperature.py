@@ -11,7 +11,7 @@ from cli import QUICK, result, run, run_here
 from ls_lightning.functional import fit_temperature
 from ls_lightning.metrics import default_metrics
 
-KEYS = {"T", "n", "nll_before", "nll_after", "at_boundary", "share", "metrics", "reliability"}
+KEYS = {"T", "n", "nll_before", "nll_after", "at_boundary", "share", "metrics", "reliability", "risk_coverage"}
 
 
 def logits_of(folder, part):

@@ -19,8 +19,8 @@ from rich.cells import cell_len
 
 from ls_lightning.report import __main__ as report
 from ls_lightning.report.compare import why_not_comparable
-from ls_lightning.report.figures import pooled_bins
 from ls_lightning.report.pareto import front
+from ls_lightning.sweep.curves import pooled_bins
 from ls_lightning.sweep.find import find_jobs
 from ls_lightning.sweep.groups import group_jobs
 from ls_lightning.sweep.history import Curve, read_history, smooth, thin
@@ -56,7 +56,7 @@ def test_table_answer_and_files(sweep, capsys):
     assert re.search(r"unreadable +.*sweep/0 +result\.json is not whole JSON", out)
     assert "12 jobs: 11 complete, 1 unreadable." in out
     assert "eps 0.1: ECE 8.0 -> 6.0 %, accuracy +4.0 ±0." in out
-    assert sorted(path.name for path in (sweep / "report").iterdir()) == ["report.md", "sweep.csv"]
+    assert sorted(path.name for path in (sweep / "report").iterdir()) == ["report.html", "report.md", "sweep.csv"]
     text = (sweep / "report" / "report.md").read_text()
     assert "**eps 0.1: ECE 8.0 -> 6.0 %" in text
     assert "| unreadable | `" in text
@@ -79,9 +79,9 @@ def test_narrow_terminals_lose_no_metric(sweep, capsys, monkeypatch, width):
 def test_figures_are_drawn_in_every_format(sweep, capsys):
     code, out, _ = run(capsys, sweep, "figures=png,svg", f"out={sweep.parent / 'there'}")
     assert code == 0
-    assert "4 figures" in out
+    assert "5 figures" in out
     folder = sweep.parent / "there" / "figures"
-    names = ("against_eps", "pareto", "reliability", "schedules")
+    names = ("against_eps", "pareto", "reliability", "risk_coverage", "schedules")
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{n}.{s}" for n in names for s in ("png", "svg"))
     for name in names:
         with Image.open(folder / f"{name}.png") as picture:
@@ -298,4 +298,10 @@ def test_a_real_sweep(tmp_path):
     row = next(row for row in rows if row["folder"].endswith("/0"))
     assert float(row["test/ece"]) == stored["metrics"]["test"]["ece"]
     assert float(row["test_scaled/ece"]) == stored["temperature"]["metrics"]["test"]["ece"]
-    assert len(list((folder / "report" / "figures").glob("*.png"))) == 4
+    assert len(list((folder / "report" / "figures").glob("*.png"))) == 5
+    for found in (stored, stored["temperature"]):
+        curve = found["risk_coverage"]["test"]
+        assert curve["coverage"] == [k / 100 for k in range(1, 101)]
+        assert curve["risk"][-1] == pytest.approx(1 - found["metrics"]["test"]["acc"], abs=1e-12)
+        # the mean risk over coverages is the area, but for the steps between a hundred points
+        assert sum(curve["risk"]) / 100 == pytest.approx(found["metrics"]["test"]["aurc"], abs=5e-3)

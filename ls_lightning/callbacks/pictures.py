@@ -14,15 +14,14 @@ from torchmetrics import MetricCollection
 from typing_extensions import override
 
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
+from ls_lightning.callbacks.confidence_levels import confidence_levels
 from ls_lightning.callbacks.image_loggers import log_figure
 from ls_lightning.callbacks.stage_metrics import Measured, StageMetrics
 from ls_lightning.callbacks.step_outputs import StepOutputs
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
 from ls_lightning.functional.classwise import LARGEST, read_classwise
 from ls_lightning.functional.risk import curve
-from ls_lightning.functional.sketch import read_sketch
 from ls_lightning.metrics.classwise import ClasswiseCalibrationError
-from ls_lightning.metrics.ranking import RankingMetric
 from ls_lightning.plots import class_gap, reliability_diagram, risk_coverage_curve, save_figure
 
 if TYPE_CHECKING:
@@ -155,12 +154,9 @@ def _reliability(measured: dict[str, Measured], stage: str) -> Figure | None:
 def _risk_coverage(measured: dict[str, Measured], stage: str) -> Figure | None:
     curves = {}
     for name, found in measured.items():
-        sketches = [(metric, sums) for metric, sums in found.states.values() if isinstance(metric, RankingMetric)]
-        if sketches and not math.isnan(found.values.get("aurc", math.nan)):
-            metric, sums = sketches[0]
-            curves[f"{name}: AURC {found.values['aurc']:.3%}".replace("%", " %")] = curve(
-                read_sketch(sums, metric.ranking.outputs.nan_policy)
-            )
+        levels = confidence_levels(found)
+        if levels is not None and not math.isnan(found.values.get("aurc", math.nan)):
+            curves[f"{name}: AURC {found.values['aurc']:.3%}".replace("%", " %")] = curve(levels)
     return risk_coverage_curve(curves, title=stage) if curves else None
 
 

@@ -55,9 +55,7 @@ def risk_at(levels: Levels, coverage: float) -> Tensor:
     total = _total(levels.n)
     if total == 0:
         return total / total
-    kept = total * coverage
-    nearest = kept.round()
-    kept = torch.where((kept - nearest).abs() <= nearest * 2.0**-50, nearest, kept.ceil())  # .07 * 100 is above 7
+    kept = _fewest(total, coverage)
     return (_errors_among(levels, kept[None]) / kept).squeeze()
 
 
@@ -87,6 +85,33 @@ def curve(levels: Levels) -> RiskCoverage:
     return RiskCoverage(kept / _total(levels.n), *risks)
 
 
+def sampled_curve(levels: Levels, points: int = 100) -> RiskCoverage:
+    """The curve at coverages 1/points, 2/points, ..., 1: the same for every data set, so that means can be taken.
+
+    The risk is that of the fewest surest samples that cover each, as `risk_at` gives it.
+
+    Args:
+        levels: of one sample at least.
+        points: J, at least 1.
+
+    Raises:
+        ValueError: there are no samples.
+
+    Example:
+        >>> one = torch.ones(4, dtype=torch.float64)
+        >>> levels = Levels(n=one, wrong=torch.tensor([0.0, 1.0, 0.0, 0.0]).double(), p=one, width=0 * one)
+        >>> sampled_curve(levels, points=2).risk
+        tensor([0.5000, 0.2500], dtype=torch.float64)
+    """
+    total = _total(levels.n)
+    if total == 0:
+        raise ValueError("a risk-coverage curve needs samples, got none.")
+    coverage = torch.arange(1, points + 1, dtype=torch.float64) / points
+    kept = _fewest(total, coverage)
+    risks = (_errors_among(each, kept) / kept for each in (levels, errors_last(levels), errors_first(levels)))
+    return RiskCoverage(coverage, *risks)
+
+
 def risk_coverage_points(sums: Tensor, nan_policy: NanPolicy = "raise") -> RiskCoverage:
     """Read the curve off the sketch's sums over all batches and ranks; between cells it is exact.
 
@@ -106,6 +131,13 @@ def check_share(name: str, share: float, above_zero: bool = False) -> None:
     """Raise a ValueError for what is not in [0, 1], or (0, 1]."""
     if not 0 <= share <= 1 or (above_zero and share == 0):
         raise ValueError(f"{name} must be in {'(' if above_zero else '['}0, 1], got {share!r}. It is a share of 1.")
+
+
+def _fewest(total: Tensor, coverage: float | Tensor) -> Tensor:
+    """The least number of samples that is at least a share `coverage` of all."""
+    kept = total * coverage
+    nearest = kept.round()
+    return torch.where((kept - nearest).abs() <= nearest * 2.0**-50, nearest, kept.ceil())  # .07 * 100 is above 7
 
 
 def _errors_among(levels: Levels, kept: Tensor) -> Tensor:

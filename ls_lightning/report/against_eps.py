@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ls_lightning.plots.figure import DASHED, FAINT, INK, head, new_figure, tidy
-from ls_lightning.report.looks import Family, families, plain_of
+from ls_lightning.report.looks import Family, dashed, families, plain_of
 from ls_lightning.sweep.groups import Group
 from ls_lightning.sweep.measures import MEASURES, Measure
 from ls_lightning.sweep.table import header, stage_of
@@ -67,7 +67,7 @@ def _draw_family(
     eps, mean, _ = _points(groups, f"{stage}_scaled/{measure.key}", measure, level)
     if eps and measure.best != "high":  # accuracy is the same
         axes.plot(eps, mean, color=family.look["color"], linestyle=DASHED, linewidth=1.2, zorder=2)
-        handles["after temperature scaling"] = _dashed()
+        handles["after temperature scaling"] = dashed()
     return handles
 
 
@@ -100,9 +100,3 @@ def _finding(groups: Sequence[Group], stage: str, measure: Measure) -> str:
     most = {"high": "highest", "low": "lowest", "zero": "smallest"}[measure.best or "low"]
     loss = f"{group.loss}, " if len({other.loss for other in groups}) > 1 else ""
     return f"{most.capitalize()} {measure.label}: {measure.show(value)}{unit} at {loss}{group.label}"
-
-
-def _dashed() -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=FAINT, linestyle=DASHED, linewidth=1.2)

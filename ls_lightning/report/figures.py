@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +12,13 @@ from ls_lightning.report.against_eps import against_eps
 from ls_lightning.report.content import Report
 from ls_lightning.report.over_training import over_training
 from ls_lightning.report.pareto import pareto
+from ls_lightning.report.risk import risk_by_eps
 from ls_lightning.sweep.choose import Choice
+from ls_lightning.sweep.curves import Bins, pooled_bins
 from ls_lightning.sweep.groups import Group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    Bins = tuple[list[float], list[float], list[float]]
 
 _MOST_SETTINGS = 6
 
@@ -50,6 +49,9 @@ def _figures(groups: Sequence[Group], choice: Choice, level: float) -> Iterator[
         words = f"{choice.stage} data, bins of all seeds added up: ECE is below the seeds' mean, intervals are narrow"
         figure.suptitle(words, x=0.01, ha="left", fontsize=9, color=FAINT)
         yield "reliability", "Reliability", figure
+    risks = risk_by_eps(groups, choice.chosen, choice.stage, level)
+    if risks is not None:
+        yield "risk_coverage", "Risk-coverage curves", risks
     schedules = over_training(groups, choice.chosen)
     if schedules is not None:
         yield "schedules", "Eps over training", schedules
@@ -66,26 +68,3 @@ def _reliability(choice: Choice) -> dict[str, Bins]:
         if group is not plain:
             panels.setdefault(f"eps {group.eps:g}", pooled_bins(group, choice.stage))
     return {name: bins for name, bins in panels.items() if bins is not None}
-
-
-def pooled_bins(group: Group, stage: str, *, scaled: bool = False) -> Bins | None:
-    """The bins of all seeds as one diagram: counts, confidence and accuracy; None if no job has them.
-
-    Jobs with another number of bins than the first are left out.
-    """
-    found = [bins for job in group.jobs if (bins := job.bins(stage, scaled=scaled)) is not None]
-    if not found:
-        return None
-    size = len(found[0]["counts"])
-    found = [bins for bins in found if len(bins["counts"]) == size]
-    counts = [sum(bins["counts"][k] for bins in found) for k in range(size)]
-    means = [
-        [
-            sum(bins["counts"][k] * bins[name][k] for bins in found if bins["counts"][k]) / counts[k]
-            if counts[k]
-            else math.nan
-            for k in range(size)
-        ]
-        for name in ("confidence", "accuracy")
-    ]
-    return counts, means[0], means[1]

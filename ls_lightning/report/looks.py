@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ls_lightning.plots.figure import BLUE, INK, ORANGE
+from ls_lightning.plots.figure import BLUE, DASHED, FAINT, INK, ORANGE
 from ls_lightning.sweep.groups import Group
 from ls_lightning.sweep.settings import NO_SMOOTHING
 
@@ -48,3 +48,10 @@ def families(groups: Sequence[Group]) -> list[Family]:
 def plain_of(groups: Sequence[Group]) -> Group | None:
     """Plain training, with the most seeds if several losses have it."""
     return max((group for group in groups if not group.smooths), key=lambda group: len(group.jobs), default=None)
+
+
+def dashed() -> Any:
+    """For a legend: the line of what was measured after temperature scaling."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=FAINT, linestyle=DASHED, linewidth=1.2)

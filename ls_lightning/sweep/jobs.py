@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,10 +81,19 @@ class Job:
 
     def bins(self, stage: str = "test", *, scaled: bool = False) -> dict[str, list[float]] | None:
         """Reliability bins of a stage: counts, confidence and accuracy, NaN where a bin is empty; None if absent."""
+        return self._columns("reliability", ("counts", "confidence", "accuracy"), stage, scaled)
+
+    def risk_coverage(self, stage: str = "test", *, scaled: bool = False) -> dict[str, list[float]] | None:
+        """The error rates ``risk`` of the surest samples at each ``coverage``, and their bounds ``lower`` and
+        ``upper``; None if absent, as in results of earlier versions.
+        """
+        return self._columns("risk_coverage", ("coverage", "risk", "lower", "upper"), stage, scaled)
+
+    def _columns(self, key: str, names: Sequence[str], stage: str, scaled: bool) -> dict[str, list[float]] | None:
+        """Lists of one length, of numbers and NaN."""
         source = self.result.get("temperature") if scaled else self.result
-        stages = source.get("reliability") if isinstance(source, dict) else None
+        stages = source.get(key) if isinstance(source, dict) else None
         found = stages.get(stage) if isinstance(stages, dict) else None
-        names = ("counts", "confidence", "accuracy")
         if not isinstance(found, dict) or not all(isinstance(found.get(name), list) for name in names):
             return None
         if not all(value is None or _is_number(value) for name in names for value in found[name]):

@@ -6,11 +6,13 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
 RESULT = "result.json"
+_NUMBERS = re.compile(r'\[\n[^\[\]{}"]*\]')
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
@@ -30,9 +32,8 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
         >>> read_result(folder)
         {'schema': 1, 'eps': 0.1, 'metrics': {'test': {'nll': None}}}
     """
-    return write_text(
-        folder / RESULT, json.dumps(_finite({"schema": SCHEMA, **result}), indent=2, allow_nan=False) + "\n"
-    )
+    text = json.dumps(_finite({"schema": SCHEMA, **result}), indent=2, allow_nan=False)
+    return write_text(folder / RESULT, _NUMBERS.sub(_on_one_line, text) + "\n")
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -72,6 +73,10 @@ def config_digest(config: dict[str, Any]) -> str:
         True
     """
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[0][1:-1].split())}]"
 
 
 def _finite(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 MOST_SEEDS = 1000
@@ -37,6 +38,7 @@ def t_cdf(t: float, df: int) -> float:
     return 0.5 + within / 2
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(share: float, df: int) -> float:
     """The ``t`` below which ``share`` of Student's t distribution lies.
 
