@@ -18,7 +18,7 @@ from rich.progress import track
 from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.report.content import Report, make_report
 from ls_lightning.report.markdown import markdown
-from ls_lightning.report.options import HELP, NO_MATPLOTLIB, Options, parse_options
+from ls_lightning.report.options import HELP, NO_MATPLOTLIB, NO_PLOTLY, Options, parse_options
 from ls_lightning.report.terminal import print_left_out, print_report
 from ls_lightning.sweep.find import find_jobs, newest_sweep
 from ls_lightning.sweep.groups import group_jobs
@@ -99,7 +99,15 @@ def _write(report: Report, options: Options, out: Path, console: Console) -> Non
 
         figures = draw_figures(report, out, options.figures)
     write_text(out / "report.md", markdown(report, figures))
-    console.print(f"\n{out}: report.md, sweep.csv{f', {len(figures)} figures' if figures else ''}", style="dim")
+    names = ["report.md", "sweep.csv", *([f"{len(figures)} figures"] if figures else [])]
+    if options.html and find_spec("plotly") is None:
+        console.print(NO_PLOTLY)
+    elif options.html:
+        from ls_lightning.report.html import html_report
+
+        write_text(out / "report.html", html_report(report, options.watch))
+        names.insert(0, "report.html")
+    console.print(f"\n{out}: {', '.join(names)}", style="dim")
 
 
 def _watch(options: Options, seconds: float) -> int:

@@ -14,9 +14,11 @@ from ls_lightning.sweep.criterion import Criterion, parse_criterion
 
 FORMATS = ("png", "svg", "pdf")
 NO_MATPLOTLIB = "Figures are left out: they need matplotlib: pip install 'ls-lightning[plot]'."
+NO_PLOTLY = "report.html is left out: it needs plotly: pip install 'ls-lightning[report]'."
 
 HELP = """\
-Say which eps, and why: read the folders of jobs, print a table and an answer, leave report.md, sweep.csv and figures.
+Say which eps, and why: read the folders of jobs, print a table and an answer, leave report.html, report.md,
+sweep.csv and figures.
 
   python -m ls_lightning.report                       the newest sweep in multirun/, outputs/ or a folder here
   python -m ls_lightning.report sweep other/job       these sweeps and jobs
@@ -29,6 +31,7 @@ Keys
                    temperature scaling leaves
   out=<folder>     where the files go; usually report/ in the sweep's folder
   figures=png,svg  their formats (png, svg, pdf), or none
+  html=true        report.html: one file with interactive figures and tables; false leaves it out
   level=0.95       of the intervals over seeds
   compare=a,b      jobs to overlay instead of a report
   smooth=0.9       weight of the past in the curves of compare; 0 turns smoothing off
@@ -45,6 +48,7 @@ class Options:
         select: what picks eps.
         out: where files go; None for the usual place.
         figures: formats of the figures; empty for none.
+        html: whether report.html is written.
         level: of the intervals, in (0, 1).
         compare: jobs to overlay; empty for a report.
         smooth: weight of the past in curves, in [0, 1).
@@ -55,6 +59,7 @@ class Options:
     select: Criterion = field(default_factory=lambda: parse_criterion("nll"))
     out: Path | None = None
     figures: tuple[str, ...] = ("png", "svg")
+    html: bool = True
     level: float = 0.95
     compare: tuple[Path, ...] = ()
     smooth: float = 0.9
@@ -88,8 +93,8 @@ def parse_options(words: Sequence[str]) -> Options:
             raise ConfigError(f"{key} must be given once, got it twice.")
         seen.add(key)
         options = replace(options, **{key: _KEYS[key](text)})
-    if options.compare and (options.folders or "select" in seen):
-        other = "select" if "select" in seen else str(options.folders[0])
+    if options.compare and (options.folders or seen & {"select", "html"}):
+        other = next(iter(sorted(seen & {"select", "html"})), None) or str(options.folders[0])
         raise ConfigError(f"compare overlays the jobs that it names, so {other} would be ignored. Leave it away.")
     if "smooth" in seen and not options.compare:
         raise ConfigError("smooth is for the curves of compare=a,b and would be ignored. Leave it away.")
@@ -122,6 +127,15 @@ def _figures(text: str) -> tuple[str, ...]:
     return names
 
 
+def _flag(key: str) -> Callable[[str], bool]:
+    def read(text: str) -> bool:
+        if text not in ("true", "false"):
+            raise ConfigError(f"{key} must be true or false, got {text!r}.")
+        return text == "true"
+
+    return read
+
+
 def _compare(text: str) -> tuple[Path, ...]:
     folders = tuple(_folder(name.strip()) for name in text.split(","))
     if len(folders) < 2:
@@ -146,6 +160,7 @@ _KEYS: dict[str, Callable[[str], Any]] = {
     "select": parse_criterion,
     "out": _out,
     "figures": _figures,
+    "html": _flag("html"),
     "level": _number("level", "a number in (0, 1)", lambda x: 0 < x < 1),
     "compare": _compare,
     "smooth": _number("smooth", "a number in [0, 1)", lambda x: 0 <= x < 1),

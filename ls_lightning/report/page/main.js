@@ -1,0 +1,37 @@
+// Tables and switches at once; figures as soon as plotly.js is unpacked.
+async function loadPlotly() {
+  const packed = document.getElementById("plotly");
+  const bytes = Uint8Array.from(atob(packed.textContent), (character) => character.charCodeAt(0));
+  packed.remove();
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  document.head.append(element("script", { nonce: NONCE }, await new Response(stream).text()));
+}
+
+function draw() {
+  drawLegend();
+  for (const drawing of drawings) drawing();
+}
+
+function setUpPrint() { // paper is white
+  const root = document.documentElement;
+  addEventListener("beforeprint", () => { root.style.colorScheme = "light"; draw(); });
+  addEventListener("afterprint", () => { root.style.colorScheme = ""; draw(); });
+}
+
+document.documentElement.classList.add("js");
+setUpTables();
+setUpFilters();
+setUpTheme();
+setUpReload();
+if (DATA.groups.length) {
+  setUpAgainstEps();
+  setUpPareto();
+  setUpOverTraining();
+  setUpSideBySide();
+  listeners.push(draw);
+  setUpPrint();
+}
+change({});
+loadPlotly().then(draw, (error) => {
+  document.getElementById("figures-caption").textContent = `The figures need a browser of 2023 or later (${error.message}).`;
+}).finally(() => { document.documentElement.dataset.ready = "true"; });

@@ -1,0 +1,39 @@
+// Risk-coverage curves: how many errors are left among the surest samples.
+const SLOTS = [["ink", "2px,3px"], ["look1", "8px,4px"], ["look0", "solid"]];
+
+function riskCoverage(shown) {
+  const curves = shown.map((one, slot) => ({ ...one, slot })).filter(({ risk }) => risk);
+  if (!curves.length) return null;
+  return {
+    title: "Errors that are left among the surest answers",
+    details: curves.map(({ title, risk }) => `${title}: ${percent(at(risk, 1))} of all, ${percent(at(risk, 0.9))} without the least sure tenth`).join("; "),
+    data: [bestPossible(curves[0].risk), ...curves.flatMap(riskLines)],
+    layout: {
+      xaxis: axis("coverage: share of samples answered, the surest first", { range: [0, 1.005], zeroline: false }),
+      yaxis: axis("errors among them, %", { rangemode: "tozero", zeroline: false }),
+    },
+  };
+}
+
+function riskLines({ title, risk: [coverage, risk, half], slot }) {
+  const [name, dash] = SLOTS[slot];
+  const low = risk.map((value, k) => 100 * Math.max(0, value - (half[k] ?? 0))), high = risk.map((value, k) => 100 * (value + (half[k] ?? 0)));
+  return [
+    { x: [...coverage, ...coverage.toReversed()], y: [...high, ...low.toReversed()], mode: "none", fill: "toself", fillcolor: colour(name, 0.12), ...skip },
+    {
+      x: coverage, y: risk.map((value) => 100 * value), mode: "lines", line: { color: colour(name), dash, width: 2 },
+      ...text(coverage.map((share, k) => hover(title, `the surest ${percent(share, 0)}: ${percent(risk[k], 2)} errors`))),
+    },
+  ];
+}
+
+// All errors last: none among the first 1 - error of the samples.
+function bestPossible([coverage, risk]) {
+  const error = risk[risk.length - 1];
+  return {
+    x: coverage, y: coverage.map((share) => (100 * Math.max(0, share - (1 - error))) / share), mode: "lines",
+    line: { color: colour("bar"), width: 1.4 }, ...text(coverage.map(() => hover("Best possible", "all errors last"))),
+  };
+}
+
+const at = ([coverage, risk], share) => risk[coverage.reduce((best, value, k) => (Math.abs(value - share) < Math.abs(coverage[best] - share) ? k : best), 0)];
