@@ -108,9 +108,9 @@ def risk_coverage(accuracy):
 def history(eps, seed, epochs=4, steps=10):
     """metrics.csv: a row a step, validation on the last of an epoch."""
     generator = random.Random(seed)
-    lines = ["step,ls/eps,epoch,train/loss,val/loss,val/acc"]
+    lines = ["step,ls/eps,epoch,train/loss,train/acc,val/loss,val/acc"]
     for step in range(epochs * steps):
         loss = 2 / (1 + step / 5) + eps + generator.gauss(0, 0.05)
         end = f"{loss + 0.1},{0.9 - loss / 10}" if step % steps == steps - 1 else ","
-        lines.append(f"{step},{eps},{step // steps},{loss},{end}")
+        lines.append(f"{step},{eps},{step // steps},{loss},{1 - loss / 9},{end}")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,8 @@ from PIL import Image
 from rich.cells import cell_len
 
 from ls_lightning.report import __main__ as report
-from ls_lightning.report.compare import why_not_comparable
+from ls_lightning.report.compare import shared_keys, why_not_comparable
+from ls_lightning.report.compare_figure import overlay
 from ls_lightning.report.pareto import front
 from ls_lightning.sweep.curves import pooled_bins
 from ls_lightning.sweep.find import find_jobs
@@ -150,6 +151,7 @@ MISTAKES = [
     ("--verbose", "unknown option --verbose"),
     ("empty", "no job was found in empty"),
     ("compare=sweep/0", "compare must name two or more jobs"),
+    ("compare=sweep/0,sweep/0", "compare must name two or more jobs"),
     ("compare=sweep/0,absent", "absent must be a folder of jobs"),
     ("compare=sweep/0,sweep/1 select=ece", "so select would be ignored"),
     ("compare=sweep/0,sweep/1 html=false", "so html would be ignored"),
@@ -193,6 +195,8 @@ def test_compare_overlays_mini_batches(sweep, capsys):
     assert "Training losses are not comparable: ce at eps 0 (-) and ce at eps 0.1 (constant)" in out
     assert (sweep.parent / "there" / "compare.svg").read_text().startswith("<?xml")
     assert run(capsys, f"compare={sweep / '0'},{sweep / '1'}", "smooth=0", "figures=none")[1].count("comparable") == 0
+    code, out, _ = run(capsys, f"compare={sweep}", "figures=none")  # all of its jobs
+    assert (code, len(re.findall(r"^eps \S+, seed \d +39 ", out, re.MULTILINE))) == (0, 12)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_curves_of_a_file_that_is_still_written(tmp_path):
     rows = list(csv.DictReader(history(0.1, 3).splitlines()))
     assert curves["train/loss"].values == [float(row["train/loss"]) for row in rows]
     with (job / "metrics.csv").open("a") as file:
-        file.write("40,0.1,4,1.5,nan,\n41,0.")
+        file.write("40,0.1,4,1.5,0.9,nan,\n41,0.")
     assert read_history(job)["train/loss"].steps[-1] == 40
     assert read_history(job)["val/loss"].steps[-1] == 39
     assert read_history(tmp_path / "absent") == {}
@@ -281,6 +285,46 @@ def test_watch_refreshes_until_interrupted(tmp_path):
         process.stdout.read()
     assert process.returncode == 0
     assert sum("refreshed every 0.2 s" in line for line in lines) >= 1
+
+
+def test_loss_and_accuracy_of_every_mini_batch_are_overlaid(sweep):
+    jobs = [sweep / "0", sweep / "6"]
+    curves = [read_history(job) for job in jobs]
+    keys = shared_keys(curves)
+    assert keys == ["train/loss", "train/acc", "val/loss", "val/acc"]
+    for weight in (0.9, 0.0):
+        panels = overlay(["plain", "smoothed"], curves, keys, weight, incomparable=True).axes
+        titles = [axes.get_title(loc="left").strip() for axes in panels]
+        assert titles[:2] == ["Training loss: not comparable", "Training accuracy"]
+        for axes, key in zip(panels[:2], keys, strict=False):
+            raw, smoothed = axes.lines[:: 2 if weight else 1], axes.lines[1::2] if weight else []
+            scale = 100 if key == "train/acc" else 1
+            for line, found in zip(raw, curves, strict=True):
+                assert list(line.get_xdata()) == found[key].steps == list(range(40))
+                assert list(line.get_ydata()) == [scale * value for value in found[key].values]
+            assert all(
+                list(line.get_ydata()) != list(was.get_ydata()) for line, was in zip(smoothed, raw, strict=False)
+            )
+
+
+@pytest.mark.slow
+def test_soft_against_plain_criterion_side_by_side(tmp_path):
+    """Two runs from one start, every mini-batch recorded, plotted by one command."""
+    options = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "loss=soft_ce"]
+    code, _, err = train(tmp_path, "-m", "eps=0,0.5", *options, "hydra.sweep.dir=sweep")
+    assert code == 0, err
+    command = [sys.executable, "-m", "ls_lightning.report", "compare=sweep/0,sweep/1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"job +last step +train/loss +train/acc +val/loss +val/acc +val/ece", done.stdout)
+    assert "soft_ce at eps 0 (-) and soft_ce at eps 0.5 (constant) have different minima" in done.stdout
+    curves = [read_history(tmp_path / "sweep" / name) for name in "01"]
+    steps = json.loads((tmp_path / "sweep" / "0" / "result.json").read_text())["steps"]
+    for found in curves:
+        assert found["train/loss"].steps == found["train/acc"].steps == list(range(steps))
+    first = [found["train/acc"].values[0] for found in curves]
+    assert first[0] == first[1]  # the same weights, the same mini-batch
+    assert all((tmp_path / "report" / f"compare.{form}").stat().st_size > 10_000 for form in ("png", "svg"))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_s
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.losses import NegativeSmoothing, usual_eps
 from ls_lightning.schedules import Constant, Feedback, Schedule, build_schedule, eps_at
-from ls_lightning.tap import Select, Tap, smoothing_modules
+from ls_lightning.tap import LossCall, Select, Tap, smoothing_modules
 
 
 class LabelSmoothing(L.Callback):
@@ -55,6 +55,8 @@ class LabelSmoothing(L.Callback):
         feedback: with :class:`~ls_lightning.schedules.Feedback` what it has come to (``eps`` of each class, ``gap``,
             ``updates``), else None.
         num_smoothed: how many calls were smoothed in it.
+        watch: a function that is called with each :class:`~ls_lightning.tap.LossCall` that is smoothed, set before a
+            fit starts; not called in compiled code. None for nobody.
 
     Raises:
         ValueError: an argument is out of range or contradicts another; the module smooths already.
@@ -94,6 +96,7 @@ class LabelSmoothing(L.Callback):
         self._steps = 0
         self._logged = -1
         self._horizon: int | None = None
+        self.watch: Callable[[LossCall], None] | None = None
         self._calls = SmoothedCalls(loss, self.eps, override)
         self._loss_state: dict[str, Any] | None = None
         self._failed = False
@@ -128,6 +131,7 @@ class LabelSmoothing(L.Callback):
                 raise ValueError(already_smooths(f"{type(pl_module).__name__}.{path}", smoothing))
         check_ranks(trainer, self._settings())
         self._calls = SmoothedCalls(self.loss, self.eps, self.override)
+        self._calls.watch = self.watch
         self._calls.loss.to(pl_module.device)
         loss_state.restore(self._calls.loss, self._loss_state, trainer.global_rank)
         self._close()

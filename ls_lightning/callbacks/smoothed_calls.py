@@ -28,6 +28,7 @@ class SmoothedCalls:
         answered: whether any call was answered.
         skipped: the function of a call that this loss is not for.
         target: what the last call was given, outside of compiled code.
+        watch: called with each call that is answered, outside of compiled code; None for nobody.
     """
 
     def __init__(self, loss: Loss, eps: float, override: bool = False) -> None:
@@ -38,6 +39,7 @@ class SmoothedCalls:
         self.answered = False
         self.skipped: str | None = None
         self.target: Tensor | None = None
+        self.watch: Callable[[LossCall], None] | None = None
 
     def __call__(self, call: LossCall) -> Tensor | None:
         """The smoothed loss; None for a call that keeps its own."""
@@ -57,6 +59,8 @@ class SmoothedCalls:
         if not torch.compiler.is_compiling():
             self.count += 1
             self.target = call.target
+            if self.watch is not None:
+                self.watch(call)
         logits, target = call.batch()
         logits = _logit(logits) if call.input == "probs" else logits
         answer: Tensor = self.loss(logits, target, **self._options(call))

@@ -123,7 +123,7 @@ class StepOutputs:
             self.given_up = True
             rank_zero_warn(f"{self.owner} measures nothing: {error}")
         else:
-            found = self._without_repeats(*_read_call(call), batch_idx, dataloader_idx)
+            found = self._without_repeats(*read_call(call), batch_idx, dataloader_idx)
         self._last = (batch_idx, dataloader_idx), found
         return found
 
@@ -183,7 +183,7 @@ class StepOutputs:
         return max(0, math.ceil((total - sampler.rank) / sampler.num_replicas))
 
 
-def _read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Logits, hard target, and the options of the metrics that fit them."""
     logits, target = (values.detach() for values in call.batch())
     options: dict[str, Any] = {"input": "probs"} if call.input == "probs" else {}

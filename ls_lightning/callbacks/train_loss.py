@@ -1,4 +1,4 @@
-"""TrainLoss: the training loss of every optimizer step, for all loggers."""
+"""TrainLoss: loss and accuracy of every optimizer step in training, for all loggers."""
 
 from __future__ import annotations
 
@@ -6,26 +6,46 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+from ls_lightning.callbacks.step_outputs import read_call
 from ls_lightning.loggers import CSVHistory
+from ls_lightning.tap import LossCall
 
 
 class TrainLoss(L.Callback):
-    """Log ``train/loss``, the loss that the optimizer saw, at the pace of ``log_every_n_steps``.
+    """Log ``train/loss``, the loss that the optimizer saw, and ``train/acc`` at the pace of ``log_every_n_steps``.
 
-    The value is the mean over the mini-batches of an accumulated step; under DDP that of rank 0. It goes to the
-    loggers past ``self.log``, which costs about 1 ms a step, and is not fetched from the device here.
+    The loss is the mean over the mini-batches of an accumulated step, the accuracy that of all their samples as the
+    step was computed (with dropout, augmentation); under DDP those of rank 0. They go to the loggers past
+    ``self.log``, which costs about 1 ms a step, and are not fetched from the device here. Accuracy is of the calls
+    that a :class:`~ls_lightning.LabelSmoothing` in the same Trainer answers; without one, or in compiled code,
+    there is none.
+
+    Args:
+        accuracy: False leaves ``train/acc`` away.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[TrainLoss()], logger=False, barebones=False)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accuracy: bool = True) -> None:
+        self.accuracy = accuracy
         self._sum: Tensor | None = None
+        self._hits: Tensor | None = None
+        self._counts_hits = False
         self._steps = 0
         self._restored: int | None = None
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, LabelSmoothing):
+                callback.watch = self._see if self.accuracy and trainer.is_global_zero else None
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -42,10 +62,11 @@ class TrainLoss(L.Callback):
         # Resumed from a checkpoint that an error left amid a step, Lightning counts that step twice.
         if self._restored is not None:
             trainer.fit_loop.epoch_loop._batches_that_stepped, self._restored = self._restored, None
+        self._counts_hits = bool(trainer.loggers) and trainer._logger_connector.should_update_logs
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._sum = None
+        self._sum = self._hits = None
 
     @override
     def on_train_batch_end(
@@ -60,9 +81,11 @@ class TrainLoss(L.Callback):
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         if self._sum is not None and trainer._logger_connector.should_update_logs:
             values: dict[str, Any] = {"train/loss": self._sum, "epoch": trainer.current_epoch}
+            if self._hits is not None:
+                values["train/acc"] = self._hits[0] / self._hits[1]
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=step)
-        self._sum = None
+        self._sum = self._hits = None
         self._steps = step + 1
 
     @override
@@ -70,3 +93,37 @@ class TrainLoss(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, CSVHistory):
                 logger.flush()
+
+    def _see(self, call: LossCall) -> None:
+        if self._counts_hits:
+            found = count_hits(*read_call(call))
+            if found is not None:
+                self._hits = found if self._hits is None else self._hits + found
+
+
+def count_hits(logits: Tensor, target: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+    """How many decisions are right, and how many there are, as one int64 tensor ``(2,)`` on the device.
+
+    Args:
+        logits: ``(N, K, d1, ...)`` for classes; of any shape for binary decisions.
+        target: class indices ``(N, d1, ...)``; or 0 and 1 in the shape of the logits, a missing label -100.
+        options: ``task``, ``ignore_index`` and ``input``, as the metrics take them.
+
+    Returns:
+        None where the shapes do not fit, as with a loss that is of no classes.
+
+    Example:
+        >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, -100])
+        >>> count_hits(logits, target, {"task": "multiclass", "ignore_index": -100})
+        tensor([1, 2])
+    """
+    if options["task"] == "multiclass":
+        if logits.ndim < 2:
+            return None
+        predicted, counted = logits.argmax(1), target != options.get("ignore_index", -100)
+    else:
+        predicted, counted = logits > (0.5 if options.get("input") == "probs" else 0), target != -100
+        target = target > 0.5
+    if predicted.shape != target.shape:
+        return None
+    return torch.stack([((predicted == target) & counted).sum(), counted.sum()])

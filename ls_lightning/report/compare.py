@@ -14,10 +14,12 @@ from rich.text import Text
 
 from ls_lightning.errors import ConfigError
 from ls_lightning.report.options import NO_MATPLOTLIB, Options
+from ls_lightning.sweep.find import find_jobs
 from ls_lightning.sweep.history import HISTORY, Curve, read_history
 from ls_lightning.sweep.jobs import Job, read_job
 from ls_lightning.sweep.settings import NO_SMOOTHING
 
+MOST_COMPARED = 12
 COMPARED = ("train/loss", "train/acc", "val/loss", "val/nll", "val/acc", "val/ece")
 
 
@@ -25,10 +27,11 @@ def compare(options: Options, console: Console) -> int:
     """Print the last values of each job and draw their curves into ``compare.png``, ...; return the exit code.
 
     Raises:
-        ConfigError: a folder has no ``metrics.csv``, or there is nothing that two jobs have logged.
+        ConfigError: there are no two jobs, one has no ``metrics.csv``, or there is nothing that two have logged.
     """
-    jobs = [read_job(folder) for folder in options.compare]
-    curves = [read_history(folder) for folder in options.compare]
+    folders = _jobs_in(options.compare)
+    jobs = [read_job(folder) for folder in folders]
+    curves = [read_history(folder) for folder in folders]
     for job, found in zip(jobs, curves, strict=True):
         if not found:
             raise ConfigError(f"{job.folder} has no {HISTORY} with numbers in it: compare needs a job with logger=csv.")
@@ -50,6 +53,19 @@ def compare(options: Options, console: Console) -> int:
             save_figure(figure, out / f"compare.{form}")
         console.print(f"{out}: {', '.join(f'compare.{form}' for form in options.figures)}", style="dim")
     return 0
+
+
+def _jobs_in(folders: Sequence[Path]) -> list[Path]:
+    """Jobs as they are named; of the folder of a sweep all of its jobs."""
+    found = list(dict.fromkeys(job for folder in folders for job in find_jobs([folder]) or [folder]))
+    if len(found) < 2:
+        raise ConfigError(f"compare must name two or more jobs, e.g. compare=sweep/0,sweep/3; found {found[0]}.")
+    if len(found) > MOST_COMPARED:
+        raise ConfigError(
+            f"compare can tell {MOST_COMPARED} jobs apart, got {len(found)}. Name some: "
+            f"compare={','.join(map(str, found[:2]))}."
+        )
+    return found
 
 
 def job_names(jobs: Sequence[Job]) -> list[str]:

@@ -33,7 +33,7 @@ Keys
   figures=png,svg  their formats (png, svg, pdf), or none
   html=true        report.html: one file with interactive figures and tables; false leaves it out
   level=0.95       of the intervals over seeds
-  compare=a,b      jobs to overlay instead of a report
+  compare=a,b      jobs (or a sweep of few) to overlay instead of a report
   smooth=0.9       weight of the past in the curves of compare; 0 turns smoothing off
   watch=5          refresh every so many seconds until Ctrl-C; --watch is the same
 """
@@ -50,7 +50,7 @@ class Options:
         figures: formats of the figures; empty for none.
         html: whether report.html is written.
         level: of the intervals, in (0, 1).
-        compare: jobs to overlay; empty for a report.
+        compare: jobs, or folders of them, to overlay; empty for a report.
         smooth: weight of the past in curves, in [0, 1).
         watch: seconds between two refreshes; None for a single report.
     """
@@ -137,10 +137,7 @@ def _flag(key: str) -> Callable[[str], bool]:
 
 
 def _compare(text: str) -> tuple[Path, ...]:
-    folders = tuple(_folder(name.strip()) for name in text.split(","))
-    if len(folders) < 2:
-        raise ConfigError(f"compare must name two or more jobs, e.g. compare=sweep/0,sweep/3, got {text!r}.")
-    return folders
+    return tuple(_folder(name.strip()) for name in text.split(","))
 
 
 def _number(key: str, needed: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
