@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from functools import partial
 
 import netcal.metrics
 import numpy as np
@@ -23,9 +24,11 @@ from ls_lightning.functional import (
     reliability_bins,
     underconfidence_error,
 )
-from ls_lightning.functional.outputs import Spec
-from ls_lightning.functional.samples import exact_sum
+from ls_lightning.functional.exact_sum import exact_sum
+from ls_lightning.functional.outputs import Spec as PlainSpec
 from ls_lightning.functional.sums import add_sums, bin_index, calibration_sums, empty_sums, read_sums
+
+Spec = partial(PlainSpec, entropy=True)
 
 MEASURES = {
     "ece": lambda s: measures.calibration_error(s, "l1"),
@@ -651,3 +654,11 @@ def test_dtypes_that_do_not_fit():
         accuracy(torch.zeros(2, 2).long(), torch.zeros(2).long())
     with pytest.raises(TypeError, match=r"class indices, got torch.float32: pass target.long\(\)"):
         accuracy(torch.zeros(2, 2), torch.zeros(2))
+
+
+def test_the_entropy_is_summed_up_only_if_asked():
+    batch = example()
+    plain, asked = (read(calibration_sums(*batch, PlainSpec(entropy=entropy))) for entropy in (False, True))
+    assert math.isnan(plain.pop("entropy"))
+    assert asked.pop("entropy") > 0
+    assert plain == asked

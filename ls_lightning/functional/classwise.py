@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.outputs import Closed, NanPolicy, Scores, Spec, Task, as_rows, like
-from ls_lightning.functional.samples import PROBABILITY_TOLERANCE, probabilities, read_target
+from ls_lightning.functional.rows import PROBABILITY_TOLERANCE
+from ls_lightning.functional.samples import probabilities, read_target
 from ls_lightning.functional.sums import bin_index, check_valid
 
 LARGEST = 2**19

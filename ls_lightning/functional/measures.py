@@ -108,9 +108,9 @@ def brier_score(sums: Tensor) -> Tensor:
 
 
 def mean_entropy(sums: Tensor) -> Tensor:
-    """Mean entropy of the predicted probabilities, in nats."""
+    """Mean entropy of the predicted probabilities, in nats; NaN if it was not summed up (`Spec(entropy=True)`)."""
     _, totals = read_sums(sums)
-    return totals.entropy / totals.n
+    return (totals.entropy / totals.n).where(totals.entropy >= 0, torch.nan)
 
 
 def _weighted_excess(sums: Tensor, sign: int) -> Tensor:

@@ -12,9 +12,14 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.exact_sum import exact_sum
 from ls_lightning.functional.options import quoted
 from ls_lightning.functional.outputs import Spec, as_rows
-from ls_lightning.functional.samples import are_logits, are_probabilities, exact_sum, read_target
+from ls_lightning.functional.rows import are_logits, are_probabilities, log_odds
+from ls_lightning.functional.samples import Samples, measure, read_target
+from ls_lightning.functional.split import chunk_size
+
+_ROWS = 2**16
 
 Score = Literal["msp", "max_logit", "pnorm"]
 
@@ -96,11 +101,11 @@ def rank_chunks(logits: Tensor, target: Tensor, ranking: Ranking) -> Iterator[Ra
     scores, labels = as_rows(logits, target, ranking.outputs)
     if scores.device.type == "mps":  # has no float64
         scores, labels = scores.cpu(), labels.cpu()
-    # A chunk that stays in a processor's cache is several times faster; on a GPU launches cost more.
-    per_sample = scores.shape[1] if scores.ndim == 2 else 2
-    rows = max(1, 2 ** (16 if scores.device.type == "cpu" else 22) // per_sample)
-    for start in range(0, max(1, len(labels)), rows):
-        chunk = slice(start, start + rows)
+    size = _ROWS
+    if ranking.score != "msp":
+        size = chunk_size(scores)
+    for start in range(0, max(1, len(labels)), size):
+        chunk = slice(start, start + size)
         yield rank(scores[chunk], labels[chunk], ranking)
 
 
@@ -113,15 +118,22 @@ def rank(scores: Tensor, target: Tensor, ranking: Ranking) -> Ranked:
         ranking: how to read them.
     """
     spec = ranking.outputs
+    if scores.ndim == 2 and ranking.score == "msp":
+        return as_ranked(measure(scores, target, spec))
     ignored, in_range, label = read_target(target, scores.shape[-1] if scores.ndim == 2 else 2, spec)
     scores = scores.double().contiguous()
     valid = _are_valid(scores, spec)
     if scores.ndim == 2:
-        log_odds, predicted = _rank_classes(scores, ranking)
+        odds, predicted = _rank_classes(scores, ranking)
     else:
-        log_odds, predicted = _rank_positive(scores, spec)
+        odds, predicted = _rank_positive(scores, spec)
     wrong = label == 0 if spec.confidence == "positive" else label != predicted
-    return Ranked(log_odds, wrong, ~ignored & in_range & valid, ~ignored & ~valid, ~ignored & valid & ~in_range)
+    return Ranked(odds, wrong, ~ignored & in_range & valid, ~ignored & ~valid, ~ignored & valid & ~in_range)
+
+
+def as_ranked(samples: Samples) -> Ranked:
+    """Rank samples by the probability of the predicted class."""
+    return Ranked(samples.log_odds, ~samples.correct, samples.counted, samples.invalid, samples.out_of_range)
 
 
 def _are_valid(scores: Tensor, spec: Spec) -> Tensor:
@@ -132,29 +144,15 @@ def _are_valid(scores: Tensor, spec: Spec) -> Tensor:
 
 def _rank_classes(rows: Tensor, ranking: Ranking) -> tuple[Tensor, Tensor]:
     peak, predicted = rows.max(-1)
-    if ranking.outputs.input == "probs":
-        return _log_odds(peak), predicted
-    if ranking.score == "max_logit":
-        return -peak, predicted
-    if ranking.p is not None:
-        return _pnorm_log_odds(rows, peak, ranking.p), predicted
-    others = rows.scatter(-1, predicted[:, None], -inf)
-    second = others.amax(-1)
-    second = torch.where(second == -inf, peak, second)  # all others are masked, and -inf - -inf is nan
-    return (second - peak) + exact_sum((others - second[:, None]).exp_()).log(), predicted
+    return (-peak if ranking.p is None else _pnorm_log_odds(rows, peak, ranking.p)), predicted
 
 
 def _rank_positive(scores: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
     positive = spec.confidence == "positive"
     if spec.input == "probs":
         top = scores if positive else torch.maximum(scores, 1 - scores)
-        return _log_odds(top), (scores > 0.5).long()
+        return log_odds(top), (scores > 0.5).long()
     return -scores if positive else -scores.abs(), (scores > 0).long()
-
-
-def _log_odds(p: Tensor) -> Tensor:
-    p = p.clamp(0, 1)
-    return torch.log1p(-p) - p.log()
 
 
 def _pnorm_log_odds(rows: Tensor, peak: Tensor, p: float) -> Tensor:

@@ -52,8 +52,13 @@ def add_to_sketch(sums: Tensor, logits: Tensor, target: Tensor, ranking: Ranking
     """Return `sums` with a batch added; see `sketch`."""
     total = sums.clone() if sums.device.type != "mps" else sums.cpu()
     for ranked in rank_chunks(logits, target, ranking):
-        total.index_add_(0, *_cells(ranked, ranking.num_cells))
+        sketch_samples(total, ranked)
     return total.to(sums.device)
+
+
+def sketch_samples(sums: Tensor, ranked: Ranked) -> None:
+    """Add samples to a sketch, in place."""
+    sums.index_add_(0, *_cells(ranked, len(sums) - 1))
 
 
 def read_sketch(sums: Tensor, nan_policy: NanPolicy = "raise") -> Levels:

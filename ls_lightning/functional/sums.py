@@ -16,7 +16,8 @@ from ls_lightning.functional.samples import Samples, measure
 
 _UNITS = 32
 _LARGEST = 2.0**31
-_ROWS = 2**16
+ROWS = 2**16
+"""How many samples are read at a time."""
 
 
 class BinSums(NamedTuple):
@@ -79,9 +80,9 @@ def calibration_sums(logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
     if scores.device.type == "mps":  # has no float64
         scores, labels = scores.cpu(), labels.cpu()
     sums = empty_sums(spec.num_bins).to(scores.device)
-    for start in range(0, len(labels), _ROWS):
-        chunk = slice(start, start + _ROWS)
-        sums = add_sums(sums, _sum_samples(measure(scores[chunk], labels[chunk], spec), spec))
+    for start in range(0, len(labels), ROWS):
+        chunk = slice(start, start + ROWS)
+        sums = add_sums(sums, sum_samples(measure(scores[chunk], labels[chunk], spec), spec))
     return sums.to(logits.device)
 
 
@@ -137,20 +138,20 @@ def check_valid(invalid: int, out_of_range: int, seen: str = "") -> None:
         )
 
 
-def _sum_samples(samples: Samples, spec: Spec) -> Tensor:
+def sum_samples(samples: Samples, spec: Spec) -> Tensor:
+    """Sum up samples as `calibration_sums` does."""
     sums = empty_sums(spec.num_bins).to(samples.counted.device)
     sums[:-1, :-1, 1] = _sum_bins(samples, spec)
-    counted, invalid = samples.counted, samples.invalid
+    counted, invalid, none = samples.counted, samples.invalid, torch.zeros_like(samples.invalid)
+    invalid, omitted = (none, invalid) if spec.nan_policy == "omit" else (invalid, none)
     finite = samples.nll < _LARGEST
-    omitted = torch.zeros_like(invalid)
-    if spec.nan_policy == "omit":
-        invalid, omitted = omitted, invalid
     flags = torch.stack([counted, invalid, samples.out_of_range, counted & ~finite, omitted]).sum(1)
-    numbers = torch.stack([samples.nll.where(finite, 0), samples.brier, samples.entropy]).where(counted, 0)
+    # Below 0, no sum of entropies can be: it says that there is none.
+    entropy = torch.full_like(samples.nll, -1) if samples.entropy is None else samples.entropy
+    numbers = torch.stack([samples.nll.where(finite, 0), samples.brier, entropy]).where(counted, 0)
     whole = numbers.floor()
-    rests = _units(numbers - whole).sum(1)
     sums[-1, :, 0] = torch.cat([flags[:4], whole.sum(1).long(), flags[4:]])
-    sums[-1, 4:7, 1] = rests.long()
+    sums[-1, 4:7, 1] = _units(numbers.sub_(whole)).sum(1).long()
     return sums
 
 
@@ -160,10 +161,11 @@ def _sum_bins(samples: Samples, spec: Spec) -> Tensor:
     p = samples.confidence.where(counted, 0)
     # All sums follow from those of n, p and p*p for each bin, hit or not, correct or not.
     cell = bin_index(p, spec.num_bins, spec.closed) * 4 + samples.hit + 2 * samples.correct.long()
-    index = torch.stack([cell, cell + cells, cell + 2 * cells]).flatten()
-    numbers = torch.stack([counted.double(), _units(p), _units(p * p)]).flatten()
-    found = torch.zeros(3 * cells, dtype=torch.float64, device=p.device).index_add_(0, index, numbers)
-    n, p, squares = found.long().view(3, spec.num_bins, 4)
+    found = [
+        torch.zeros(cells, dtype=torch.float64, device=p.device).index_add_(0, cell, numbers)
+        for numbers in (counted.double(), _units(p), _units(p * p))
+    ]
+    n, p, squares = torch.stack(found).long().view(3, spec.num_bins, 4)
     n = n << _UNITS
     hits, correct, p_hits = n[:, 1::2].sum(1), n[:, 2:].sum(1), p[:, 1::2].sum(1)
     n, p, squares = n.sum(1), p.sum(1), squares.sum(1)

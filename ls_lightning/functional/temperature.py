@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.exact_sum import exact_sum
 from ls_lightning.functional.outputs import Scores, Spec, Task, as_rows
-from ls_lightning.functional.samples import PROBABILITY_TOLERANCE, exact_sum
+from ls_lightning.functional.rows import PROBABILITY_TOLERANCE
 
 BOUNDS = (0.01, 100.0)
 """Where the temperature is searched."""

@@ -66,9 +66,8 @@ class ClasswiseCalibrationError(SumMetric):
         self._add_sums(state_name(f"classwise_{size}", self.spec), empty_classwise_sums(size, num_bins))
 
     @override
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add a batch; arguments as :meth:`CalibrationMetric.update`."""
-        self.sums = self.sums + classwise_sums(logits, target, self.spec)
+    def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        return sums + classwise_sums(logits, target, self.spec)
 
     @override
     def measure(self, sums: Tensor) -> Tensor:

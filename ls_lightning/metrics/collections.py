@@ -6,6 +6,7 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
+from ls_lightning.metrics.base import SharedPass, SumMetric
 from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
 from ls_lightning.metrics.overconfidence import (
     OverconfidenceError,
@@ -28,7 +29,7 @@ def default_metrics(
     confidence: Confidence = "top",
     nan_policy: NanPolicy = "raise",
 ) -> MetricCollection:
-    """Collect `acc`, `nll`, `brier`, `ece`, `mce`, `gap` and `overconfidence`, on one shared state, and `aurc`.
+    """Collect `acc`, `nll`, `brier`, `ece`, `mce`, `gap`, `overconfidence` and `aurc`, in one pass over a batch.
 
     Args, Raises: as :class:`CalibrationMetric`. Any member but `aurc` knows `num_samples` and `reliability_bins()`.
 
@@ -42,17 +43,7 @@ def default_metrics(
         4
     """
     spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
-    shared: dict[str, Any] = asdict(spec)
-    return _sharing(
-        acc=Accuracy(**shared),
-        nll=NegativeLogLikelihood(**shared),
-        brier=BrierScore(**shared),
-        ece=CalibrationError(**shared),
-        mce=CalibrationError(norm="max", **shared),
-        gap=CalibrationGap(**shared),
-        overconfidence=OverconfidenceError(**shared),
-        aurc=AURC(task=task, num_classes=num_classes, input=input, ignore_index=ignore_index, nan_policy=nan_policy),
-    )
+    return _in_one_pass(_default_members(spec), spec)
 
 
 def full_metrics(
@@ -77,29 +68,46 @@ def full_metrics(
         >>> list(full_metrics("binary"))[-3:]
         ['reliability', 'resolution', 'uncertainty']
     """
-    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy)
+    spec = Spec(task, num_classes, num_bins, closed, input, ignore_index, confidence, nan_policy, entropy=True)
     shared: dict[str, Any] = asdict(spec)
-    return _sharing(
-        **dict(default_metrics(**shared).items()),
-        rmsce=CalibrationError(norm="l2", **shared),
-        underconfidence=UnderconfidenceError(**shared),
-        entropy=MeanEntropy(**shared),
-        ece_debiased=CalibrationError(debias=True, **shared),
-        rmsce_debiased=CalibrationError(norm="l2", debias=True, **shared),
-        over_part=OverconfidencePart(**shared),
-        under_part=UnderconfidencePart(**shared),
-        reliability=BrierComponent("reliability", **shared),
-        resolution=BrierComponent("resolution", **shared),
-        uncertainty=BrierComponent("uncertainty", **shared),
-    )
+    members = {
+        **_default_members(spec),
+        "rmsce": CalibrationError(norm="l2", **shared),
+        "underconfidence": UnderconfidenceError(**shared),
+        "entropy": MeanEntropy(**shared),
+        "ece_debiased": CalibrationError(debias=True, **shared),
+        "rmsce_debiased": CalibrationError(norm="l2", debias=True, **shared),
+        "over_part": OverconfidencePart(**shared),
+        "under_part": UnderconfidencePart(**shared),
+        "reliability": BrierComponent("reliability", **shared),
+        "resolution": BrierComponent("resolution", **shared),
+        "uncertainty": BrierComponent("uncertainty", **shared),
+    }
+    return _in_one_pass(members, spec)
 
 
-def _sharing(**members: Any) -> MetricCollection:
-    """Make a compute group of each state; said rather than found out, the first batch is summed once as well."""
+def _default_members(spec: Spec) -> dict[str, SumMetric]:
+    shared: dict[str, Any] = asdict(spec)
+    read = {name: shared[name] for name in ("task", "num_classes", "input", "ignore_index", "nan_policy")}
+    return {
+        "acc": Accuracy(**shared),
+        "nll": NegativeLogLikelihood(**shared),
+        "brier": BrierScore(**shared),
+        "ece": CalibrationError(**shared),
+        "mce": CalibrationError(norm="max", **shared),
+        "gap": CalibrationGap(**shared),
+        "overconfidence": OverconfidenceError(**shared),
+        "aurc": AURC(**read),
+    }
+
+
+def _in_one_pass(members: dict[str, SumMetric], spec: Spec) -> MetricCollection:
+    """Let all members keep both states and say that they are one compute group, so that one of them is updated."""
+    sums, sketch = members["acc"], members["aurc"]
+    shared = SharedPass(sums._state, sketch._state, spec)
+    empty = {metric._state: metric.sums for metric in (sums, sketch)}
     ordered = MetricCollection([])
     for name, metric in members.items():  # a dict's names would be sorted
+        metric.share(shared, empty)
         ordered.add_metrics({name: metric})
-    groups: dict[str, list[str]] = {}
-    for name, metric in members.items():
-        groups.setdefault(metric._state, []).append(name)
-    return MetricCollection(ordered, compute_groups=list(groups.values()))
+    return MetricCollection(ordered, compute_groups=[list(members)])

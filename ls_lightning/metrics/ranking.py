@@ -54,16 +54,14 @@ class RankingMetric(SumMetric):
 
     @override
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            logits: `(N, K, d1, ...)` multiclass, `(N,)` or `(N, 1)` binary, `(N, L, ...)` multilabel.
-            target: class indices `(N, d1, ...)`, or 0 and 1.
-        """
         if self.mode == "sketch":
-            self.sums = add_to_sketch(self.sums, logits, target, self.ranking)
+            super().update(logits, target)
         else:
             getattr(self, self._state).append(sample_keys(logits, target, self.ranking))
+
+    @override
+    def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        return add_to_sketch(sums, logits, target, self.ranking)
 
     @override
     def compute(self) -> Tensor:

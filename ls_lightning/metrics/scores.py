@@ -107,6 +107,9 @@ class MeanEntropy(CalibrationMetric):
 
     higher_is_better = None
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "entropy": True})
+
     @override
     def measure(self, sums: Tensor) -> Tensor:
         return measures.mean_entropy(sums)

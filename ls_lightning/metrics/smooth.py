@@ -52,9 +52,8 @@ class SmoothCalibrationError(SumMetric):
         self._add_sums(state_name("smooth", self.spec), empty_smooth_sums())
 
     @override
-    def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add a batch; arguments as :meth:`CalibrationMetric.update`."""
-        self.sums = self.sums + smooth_sums(logits, target, self.spec)
+    def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        return sums + smooth_sums(logits, target, self.spec)
 
     @override
     def measure(self, sums: Tensor) -> Tensor:
