@@ -16,6 +16,7 @@ from ls_lightning.functional.classwise import (
 )
 from ls_lightning.functional.focal import focal_loss
 from ls_lightning.functional.hierarchy import class_similarity
+from ls_lightning.functional.linear_smoothing import linear_smoothed_cross_entropy
 from ls_lightning.functional.negative import negative_smoothing
 from ls_lightning.functional.overconfidence import (
     overconfidence_error,
@@ -67,6 +68,7 @@ __all__ = [
     "fit_temperature",
     "focal_loss",
     "label_relaxation",
+    "linear_smoothed_cross_entropy",
     "margin_smoothing",
     "max_suppression",
     "negative_log_likelihood",

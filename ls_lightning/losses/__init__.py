@@ -14,6 +14,8 @@ relaxation          LabelRelaxation        0 if p_y >= 1-eps, else KL(r || p), r
 negative            NegativeSmoothing      as ce, eps < 0, after a warm-up
 online              OnlineLabelSmoothing   (1-eps)(-lp_y) + eps sum_k S_yk(-lp_k), S learnt in the last epoch
 none                CrossEntropy           -lp_y; has no eps
+
+LinearSmoothedCrossEntropy is `ce` of a last layer whose logits are never all in memory: for large vocabularies.
 """
 
 from ls_lightning.losses.confidence_penalty import ConfidencePenalty
@@ -21,6 +23,7 @@ from ls_lightning.losses.cross_entropy import CrossEntropy
 from ls_lightning.losses.focal import FocalLoss
 from ls_lightning.losses.function_loss import FunctionLoss
 from ls_lightning.losses.label_relaxation import LabelRelaxation
+from ls_lightning.losses.linear import LinearSmoothedCrossEntropy
 from ls_lightning.losses.margin import MarginSmoothing
 from ls_lightning.losses.max_suppression import MaxSuppression
 from ls_lightning.losses.negative import NegativeSmoothing
@@ -39,6 +42,7 @@ __all__ = [
     "FocalLoss",
     "FunctionLoss",
     "LabelRelaxation",
+    "LinearSmoothedCrossEntropy",
     "MarginSmoothing",
     "MaxSuppression",
     "NegativeSmoothing",
