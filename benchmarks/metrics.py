@@ -22,6 +22,7 @@ import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from ls_lightning.callbacks.batch_buffer import BatchBuffer
 from ls_lightning.metrics import default_metrics
 
 BATCH, PASSES, RANKS = 1000, 3, (1, 2, 4)
@@ -38,6 +39,19 @@ def default(num_classes: int) -> MetricCollection:
     return default_metrics(num_classes=num_classes)
 
 
+class Monitored:
+    """The default metrics as `CalibrationMonitor` feeds them: small batches wait for each other."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.metrics = default(num_classes)
+        self.buffer = BatchBuffer(self.metrics.update)
+        self.update, self.values = self.buffer.add, self.metrics.values
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        self.buffer.flush()
+        return self.metrics.compute()
+
+
 def torchmetrics_pair(num_classes: int) -> MetricCollection:
     return MetricCollection([MulticlassCalibrationError(num_classes), MulticlassAccuracy(num_classes)])
 
@@ -50,10 +64,11 @@ def torch_uncertainty_pair(num_classes: int) -> MetricCollection:
     )
 
 
-KINDS: dict[str, Callable[[int], MetricCollection]] = {
+KINDS: dict[str, Callable[[int], MetricCollection | Monitored]] = {
     "torchmetrics, 2": torchmetrics_pair,
     "ours, 7": seven,
     "ours, default (8)": default,
+    "ours, monitor (8)": Monitored,
 }
 if find_spec("torch_uncertainty"):
     KINDS["torch-uncertainty, 2"] = torch_uncertainty_pair
@@ -66,7 +81,7 @@ def data(samples: int, num_classes: int) -> list[tuple[torch.Tensor, torch.Tenso
     return list(zip(torch.split(logits, BATCH), torch.split(target, BATCH), strict=True))
 
 
-def state_bytes(metrics: MetricCollection) -> int:
+def state_bytes(metrics: MetricCollection | Monitored) -> int:
     """Bytes of all states; one that is shared counts once."""
     found = {}
     for metric in metrics.values(copy_state=False):
@@ -102,7 +117,7 @@ def growth(rank: int, kind: str, samples: int, num_classes: int, file: str) -> N
     """Write by how many bytes the process's peak grows over a pass of batches that are made one at a time."""
     warnings.simplefilter("ignore")
     make = KINDS[kind]
-    make(num_classes)(torch.randn(BATCH, num_classes), torch.zeros(BATCH).long())
+    make(num_classes).update(torch.randn(BATCH, num_classes), torch.zeros(BATCH).long())
     with open("/proc/self/clear_refs", "w") as peak:
         peak.write("5")  # forget the peak so far, which a started process inherits
     before, metrics = peak_bytes(), make(num_classes)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from ls_lightning.callbacks.batch_buffer import BatchBuffer
 from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.functional.measures import ReliabilityBins, num_samples, reliability_bins
 from ls_lightning.functional.outputs import Scores, Task
@@ -53,6 +54,7 @@ class StageMetrics:
         self._build = build
         self._options: list[dict[str, Any] | None] = [None] * num_loaders
         self._collections: list[MetricCollection | None] = [None] * num_loaders
+        self._buffers: list[BatchBuffer | None] = [None] * num_loaders
 
     def update(self, index: int, outputs: Outputs) -> None:
         """Add a batch of dataloader ``index``."""
@@ -60,10 +62,16 @@ class StageMetrics:
         if found is None:
             options = self._options[index] = {"num_classes": outputs.num_classes, **outputs.options}
             found = self._collections[index] = self._start(options).to(outputs.logits.device)
-        found.update(outputs.logits, outputs.target)
+            if all(isinstance(metric, SumMetric) for metric in found.values()):  # to others the size may matter
+                self._buffers[index] = BatchBuffer(found.update)
+        buffer = self._buffers[index]
+        (found.update if buffer is None else buffer.add)(outputs.logits, outputs.target)
 
     def measure(self, trainer: L.Trainer, device: torch.device) -> list[Measured]:
         """Compute everything; every rank has to call it."""
+        for buffer in self._buffers:
+            if buffer is not None:
+                buffer.flush()
         members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
         states = [_states(metrics.values()) for metrics in members]
         totals = iter(_add_up([metric.sums for found in states for metric in found.values()], trainer, device))
