@@ -290,9 +290,10 @@ def _check_schedule(cfg: DictConfig) -> None:
 
 
 def _check_files(cfg: DictConfig) -> None:
-    path = cfg.data.get("path")
-    if _is_ours(str(cfg.data.get("_target_"))) and path is not None and not Path(str(path)).exists():
-        raise ConfigError(f"data.path must be an existing file or folder, got {path!r} (from {Path.cwd()}).")
+    for key in ("path", "noisy_labels"):
+        path = cfg.data.get(key)
+        if _is_ours(str(cfg.data.get("_target_"))) and path is not None and not Path(str(path)).expanduser().exists():
+            raise ConfigError(f"data.{key} must be an existing file or folder, got {path!r} (from {Path.cwd()}).")
     if cfg.ckpt_path not in (None, "last") and not Path(cfg.ckpt_path).is_file():
         raise ConfigError(f"ckpt_path must be 'last' or an existing checkpoint, got {cfg.ckpt_path!r}.")
     if cfg.evaluate == "best" and not any("monitor" in callback for callback in cfg.callbacks.values() if callback):

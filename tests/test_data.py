@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import ls_lightning
+from ls_lightning.zoo.data_base import LoaderOptions
 from ls_lightning.zoo.data_image_folder import ImageFolderData
 from ls_lightning.zoo.data_npz import NpzData
 from ls_lightning.zoo.data_sklearn import BreastCancerData, DigitsData
@@ -932,5 +933,5 @@ def test_config_builds_the_data_and_shows_its_defaults(name):
     assert options(ours) == options(plain)
     shown = {key for key in config if not key.startswith("_")}
     accepted = set(type(ours).__init__.__kwdefaults__) | set(given)
-    accepted |= {"batch_size", "eval_batch_size", "split_seed", "label_noise", "val_label_noise", "num_workers"}
+    accepted |= set(LoaderOptions.__annotations__)
     assert shown == accepted

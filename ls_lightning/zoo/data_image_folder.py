@@ -23,7 +23,8 @@ class ImageFolderData(ClassificationData):
     Folders may be nested: ``path/train/animal/cat`` is the class ``animal/cat``, which ``loss.prior=hierarchy``
     reads. Classes are numbered in the order of their names in ``path/train``; a split whose folder does not
     exist is cut from the training images. Images are decoded as they are needed, and standardised per channel
-    by the moments of up to 1000 training images.
+    by the moments of up to 1000 training images. ``noisy_labels`` finds an image by its name below ``path/train`` or by
+    the number that its name ends in, as in ``cat/00029.jpg``.
 
     Args:
         path: of the folder, relative to the working directory.
@@ -80,22 +81,24 @@ class ImageFolderData(ClassificationData):
         self.classes = list(train)
         self.num_classes = self._count_classes()
         found = {name: self._find(name) for name in ("val", "test")}
-        return self._cut(self._part(train), found)
+        part = self._part(train)
+        names = [Path(file).relative_to(self.path / "train").as_posix() for file in part.x]
+        return self._cut(part._replace(ids=names), found)
 
     def datasets(self, parts: Parts) -> tuple[Dataset[Any], Dataset[Any], Dataset[Any]]:
         """Sets that decode as they go; the training set is augmented if asked."""
         mean, std = self._moments(parts.train.x)
         train, val, test = (
             ImageFiles(
-                paths,
-                target,
+                part.x,
+                part.labels,
                 size=self.image_size,
                 grayscale=self.grayscale,
                 mean=mean,
                 std=std,
-                augment=self.augment and paths is parts.train.x,
+                augment=self.augment and part is parts.train,
             )
-            for paths, target in parts
+            for part in parts
         )
         return train, val, test
 
@@ -147,4 +150,5 @@ class ImageFolderData(ClassificationData):
 
 
 def _rows(part: Part, rows: Tensor) -> Part:
-    return Part([part.x[row] for row in rows.tolist()], part.labels[rows])
+    ids = [] if part.ids is None else [part.ids[row] for row in rows.tolist()]
+    return Part([part.x[row] for row in rows.tolist()], part.labels[rows], ids)

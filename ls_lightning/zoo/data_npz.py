@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .checks import check_int, check_share
 from .data_base import ClassificationData, LoaderOptions, Part, Parts
-from .npz_arrays import read_splits
+from .npz_arrays import read_index, read_splits
 
 _DEFAULT_VAL_FRACTION = 0.1
 
@@ -16,7 +16,8 @@ class NpzData(ClassificationData):
     """Arrays ``x_train, y_train, x_test, y_test`` and, if present, ``x_val, y_val`` of one ``.npz`` file.
 
     Inputs are vectors ``(N, D)``, or images ``(N, H, W)`` or ``(N, H, W, C)``, which become ``(C, H, W)``.
-    They are standardised per feature or channel, whatever their scale.
+    They are standardised per feature or channel, whatever their scale. Where ``noisy_labels`` is the file of a larger
+    data set, ``index_train`` ``(N,)`` says which of its samples these are; without it they are all of them, in order.
 
     Args:
         path: of the file, relative to the working directory.
@@ -65,10 +66,25 @@ class NpzData(ClassificationData):
         self.num_classes = self._count_columns(labels) if multilabel else self._count_classes(labels)
         if "val" not in found:
             fraction = self.val_fraction or _DEFAULT_VAL_FRACTION
-            return self.cut(*found["train"], fraction, 0.0)._replace(test=found["test"])
+            parts = self.cut(found["train"].x, found["train"].labels, fraction, 0.0)._replace(test=found["test"])
+            return self._indexed(parts)
         if self.val_fraction is not None:
             raise ValueError(f"val_fraction={self.val_fraction}, but {self.path} has x_val. Leave val_fraction out.")
-        return Parts(found["train"], found["val"], found["test"])
+        self.num_labels = len(found["train"].labels)
+        places = range(self.num_labels)
+        return self._indexed(Parts(found["train"]._replace(ids=places), found["val"], found["test"]))
+
+    def _indexed(self, parts: Parts) -> Parts:
+        """With ``index_train``, if the file has it, in the place of places."""
+        index = read_index(self.path, self.num_labels or 0)
+        if index is None:
+            return parts
+        self.num_labels = None
+        train, val = (
+            part if part.ids is None else part._replace(ids=[index[int(place)] for place in part.ids])
+            for part in (parts.train, parts.val)
+        )
+        return parts._replace(train=train, val=val)
 
     def _count_classes(self, labels: dict[str, Tensor]) -> int:
         for name, y in labels.items():

@@ -53,7 +53,27 @@ def read_splits(path: Path, multilabel: bool) -> dict[str, tuple[Tensor, Tensor]
     return splits
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def read_index(path: Path, count: int) -> list[int] | None:
+    """``index_train``: which of the samples of a larger data set the training samples are; None if it is not there.
+
+    Args:
+        path: of a file that `read_splits` has read.
+        count: training samples.
+
+    Raises:
+        ValueError: it is not one integer of at least 0 for each sample.
+    """
+    index = _arrays(path, prefixes=("index_train",)).get("index_train")
+    if index is None:
+        return None
+    if index.shape != (count,) or index.dtype.kind not in "ui" or index.min() < 0:
+        raise ValueError(
+            f"index_train must hold {count} integers of at least 0, one a sample, got {index.dtype} {index.shape}."
+        )
+    return [int(one) for one in index]
+
+
+def _arrays(path: Path, prefixes: tuple[str, ...] = ("x_", "y_")) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path.absolute()}. {CONTENT}")
     try:
@@ -61,7 +81,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it holds a single array")
         with archive:
-            return {key: archive[key] for key in archive.files if key.startswith(("x_", "y_"))}
+            return {key: archive[key] for key in archive.files if key.startswith(prefixes)}
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"cannot read {path} as .npz: {error}. {CONTENT}") from None
 
