@@ -1,4 +1,5 @@
 import os
+import signal
 import warnings
 
 import pytest
@@ -8,6 +9,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: two wo
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would all programs that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import lightning  # noqa: F401  its logger keeps the stderr of its first import: let that not be a single test's
 

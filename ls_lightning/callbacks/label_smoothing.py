@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
 from typing_extensions import override
 
 from ls_lightning.callbacks import loss_state
 from ls_lightning.callbacks.agreement import check_ranks
 from ls_lightning.callbacks.feedback import FeedbackLoop
+from ls_lightning.callbacks.first_step import check_first_step
 from ls_lightning.callbacks.horizon import estimated_steps
+from ls_lightning.callbacks.schedule_choice import check_settable, eps_of, first_eps, resolve_schedule
 from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
-from ls_lightning.losses import NegativeSmoothing, usual_eps
-from ls_lightning.schedules import Constant, Feedback, Schedule, build_schedule, eps_at
+from ls_lightning.losses import NegativeSmoothing
+from ls_lightning.schedules import Constant, Feedback, Schedule, eps_at
 from ls_lightning.tap import LossCall, Select, Tap, smoothing_modules
 
 
@@ -86,12 +85,12 @@ class LabelSmoothing(L.Callback):
         if total_steps is not None and not (whole and total_steps >= 1):
             raise ValueError(f"total_steps must be an integer larger than 0, got {total_steps!r}.")
         self.loss = loss
-        self.schedule = _resolve_schedule(loss, eps, schedule)
+        self.schedule = resolve_schedule(loss, eps, schedule)
         self.target = target
         self.total_steps = total_steps
         self.interval = interval
         self.feedback = _feedback(self.schedule, target, total_steps, interval)
-        self.eps = _eps_of(loss) if self.schedule is None else _first_eps(self.schedule)
+        self.eps = eps_of(loss) if self.schedule is None else first_eps(self.schedule)
         self.override = override
         self._steps = 0
         self._logged = -1
@@ -103,16 +102,7 @@ class LabelSmoothing(L.Callback):
         self._first = True
         self._tap: Tap | None = None
         self._undo: Callable[[], None] = nothing
-        if self.schedule is not None and not hasattr(self._calls.loss, "set_eps"):
-            raise ValueError(
-                f"eps is set by LabelSmoothing, got the loss {type(loss).__name__}, which has no set_eps(eps). "
-                "Pass a function of (logits, target, eps), or give eps to the loss alone."
-            )
-        if self.schedule is not None and not isinstance(self.schedule, Feedback):  # nor in the middle of a run
-            for t in range(101):
-                eps_at(self.schedule, t / 100, isinstance(self._calls.loss, NegativeSmoothing))
-        if isinstance(self.schedule, Feedback):  # a loss that cannot take its eps is an error now
-            copy.deepcopy(self._calls.loss).set_eps(self.schedule.eps_max)  # type: ignore[operator]
+        check_settable(loss, self._calls.loss, self.schedule)
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -178,7 +168,7 @@ class LabelSmoothing(L.Callback):
         skipped = pl_module.automatic_optimization and not outputs  # training_step returned None
         if self._first and not skipped:
             self._first = False
-            self._check_first_step(pl_module)
+            check_first_step(pl_module, self._calls, self._tap, callable(self.target), self.eps)
         self._calls.target = None
         if self.feedback is not None:
             self.feedback.batch_trained(trainer, pl_module)
@@ -264,28 +254,6 @@ class LabelSmoothing(L.Callback):
         self._undo = nothing
         self._tap = None
 
-    def _check_first_step(self, pl_module: L.LightningModule) -> None:
-        calls, step = self._calls, f"{type(pl_module).__name__}.training_step"
-        if not calls.answered and calls.skipped is not None:
-            raise LookupError(
-                f"{step} calls {calls.skipped}, got a loss for another task, so nothing was smoothed. "
-                f"Use loss={'ce' if calls.kind == 'binary' else 'bce'!r}, or name its own loss: target='criterion'."
-            )
-        if not calls.answered and self._tap is not None and self._tap.calls:
-            why = "target selects none" if callable(self.target) else "no gradient comes from any"
-            raise LookupError(f"{why} of the {self._tap.calls} losses that {step} calls, so nothing was smoothed.")
-        if not calls.answered:
-            raise LookupError(
-                f"no cross-entropy was seen in {step}, so nothing was smoothed. Name the loss: "
-                "LabelSmoothing(target='criterion'), or subclass with LabelSmoothingMixin."
-            )
-        target = calls.target
-        if self.eps and target is not None and target.is_floating_point() and bool(((target > 0) & (target < 1)).all()):
-            rank_zero_warn(
-                f"The targets are smooth already (every class has mass) and eps={self.eps} smooths them again. "
-                "Mixup of some libraries smooths by default: turn one of the two off."
-            )
-
     def _write_eps(self, batch_idx: int) -> None:
         if self.feedback is not None:
             self.eps = self.feedback.write(self._calls.loss)
@@ -306,33 +274,6 @@ class LabelSmoothing(L.Callback):
                 logger.log_metrics({**found, "epoch": trainer.current_epoch}, step=step)
 
 
-def _resolve_schedule(
-    loss: object, eps: float | None, schedule: str | Schedule | Feedback | None
-) -> Schedule | Feedback | None:
-    if loss == "negative" or isinstance(loss, NegativeSmoothing):
-        return loss_state.warm_up(loss, eps, schedule)
-    if isinstance(schedule, str):
-        if isinstance(loss, str) and eps is None and usual_eps(loss) == 0:
-            raise ValueError(f"loss={loss!r} takes no eps, so there is nothing for schedule={schedule!r} to move.")
-        return build_schedule(schedule, _eps_of(loss) if eps is None else eps)
-    if schedule is not None:
-        if not callable(schedule) and not isinstance(schedule, Feedback):
-            raise TypeError(f"schedule must be a name or a schedule such as Linear(0.1, 0.0), got {schedule!r}.")
-        first = _first_eps(schedule)
-        if eps is not None and not math.isclose(first, eps):
-            raise ValueError(f"give eps or a schedule, got eps={eps} and {schedule!r}, which starts at {first}.")
-        return schedule
-    if eps is None and isinstance(loss, nn.Module):
-        return None
-    return Constant(_eps_of(loss) if eps is None else eps)
-
-
-def _first_eps(schedule: Schedule | Feedback) -> float:
-    if isinstance(schedule, Feedback):
-        return schedule.start
-    return eps_at(schedule, 0.0)
-
-
 def _feedback(schedule: object, target: str | Select, total_steps: int | None, interval: str) -> FeedbackLoop | None:
     if not isinstance(schedule, Feedback):
         return None
@@ -342,10 +283,3 @@ def _feedback(schedule: object, target: str | Select, total_steps: int | None, i
             "Trainer(check_val_every_n_epoch=...) says how often."
         )
     return FeedbackLoop(schedule, target, total_steps)
-
-
-def _eps_of(loss: object) -> float:
-    if isinstance(loss, nn.Module):
-        eps = getattr(loss, "eps", None)
-        return float(eps.mean()) if isinstance(eps, Tensor) else 0.0
-    return usual_eps(loss) if isinstance(loss, str) else 0.1
