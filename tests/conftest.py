@@ -10,10 +10,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
+import lightning  # noqa: F401  its logger keeps the stderr of its first import: let that not be a single test's
+
 # A shell ignores Ctrl-C for what it starts in the background, and so would all programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-import lightning  # noqa: F401  its logger keeps the stderr of its first import: let that not be a single test's
 
 
 @pytest.fixture(autouse=True)
