@@ -15,7 +15,7 @@ from ls_lightning.functional.options import (
     check_options,
     compute_dtype,
 )
-from ls_lightning.functional.reduction import reduce
+from ls_lightning.functional.reduction import RowWeights
 from ls_lightning.functional.targets import Target, per_class, read_target
 
 
@@ -82,29 +82,24 @@ def class_loss(
 ) -> Tensor:
     """Read the arguments, apply `per_sample`, weight and reduce: the same for every loss."""
     check_options(weight_mode=weight_mode, reduction=reduction, spread=spread, input=input)
-    dtype, shape = compute_dtype(logits), tuple(logits.shape)
+    dtype = compute_dtype(logits)
+    check_shapes(logits, target, weight)
+    read = read_target(target, tuple(logits.shape), dtype, ignore_index)
+    weight = None if weight is None else weight.to(dtype)
+    terms = _terms(logits, read, eps, weight if weight_mode == "torch" else None, spread, input, allowed)
+    return RowWeights.of(read, weight, weight_mode, dtype).reduce(per_sample(terms), reduction)
+
+
+def check_shapes(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    """Refuse logits without classes, and class weights for other classes."""
+    shape = tuple(logits.shape)
     if len(shape) < 2 or shape[1] < 2:
         raise ValueError(
             f"logits must be (N, K) or (N, K, d1, ...) with K >= 2, got logits {shape} and target "
             f"{tuple(target.shape)}. One logit per label is a binary loss (bce)."
         )
-    read = read_target(target, shape, dtype, ignore_index)
-    if weight is not None:
-        if weight.shape != shape[1:2]:
-            raise ValueError(f"weight must be {shape[1:2]} for logits {shape}, got {tuple(weight.shape)}.")
-        weight = weight.to(dtype)
-    terms = _terms(logits, read, eps, weight if weight_mode == "torch" else None, spread, input, allowed)
-    loss = per_sample(terms)
-    counts = None if read.valid is None else read.valid.to(dtype)
-    if weight is not None:
-        sample_weight = read.expectation(weight)
-        if weight_mode == "sample":
-            loss = (sample_weight * loss).masked_fill(sample_weight == 0, 0)
-        if weight_mode == "sample" or read.valid is not None:
-            counts = sample_weight if counts is None else counts * sample_weight
-    if read.valid is not None:
-        loss = loss.masked_fill(~read.valid, 0)
-    return reduce(loss, counts, reduction)
+    if weight is not None and weight.shape != shape[1:2]:
+        raise ValueError(f"weight must be {shape[1:2]} for logits {shape}, got {tuple(weight.shape)}.")
 
 
 def _log_probabilities(logits: Tensor, valid: Tensor | None, input: Input) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ls_lightning.functional.binary import smoothed_binary_cross_entropy_with_logits
 from ls_lightning.functional.class_loss import Terms, class_loss
+from ls_lightning.functional.fused_smoothing import Smoothing, smoothing_loss
 from ls_lightning.functional.options import Input, Reduction, Spread, WeightMode, check_options
 from ls_lightning.functional.targets import read_target
 
@@ -129,7 +130,9 @@ def smoothed_cross_entropy(
 
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
-    return class_loss(_cross_entropy, logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input)
+    return smoothing_loss(
+        Smoothing(_cross_entropy), logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input
+    )
 
 
 def smoothed_kl_div(
@@ -179,7 +182,18 @@ def smoothed_kl_div(
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, as in the Annotated Transformer.
     """
-    return class_loss(_kl_div, logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input)
+    return smoothing_loss(
+        Smoothing(_kl_div, divergence=True),
+        logits,
+        target,
+        eps,
+        weight,
+        weight_mode,
+        ignore_index,
+        reduction,
+        spread,
+        input,
+    )
 
 
 def soft_cross_entropy(

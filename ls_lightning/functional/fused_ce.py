@@ -1,0 +1,109 @@
+"""Smoothed cross-entropy whose gradient is made in the forward pass, while the logits are in the cache."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ls_lightning.functional.fused_layout import Layout, arrange, arrange_rows
+from ls_lightning.functional.fused_pages import empty_like
+from ls_lightning.functional.fused_rows import SmoothedTarget, smoothed_rows, tiny_loss
+from ls_lightning.functional.options import Reduction, compute_dtype
+from ls_lightning.functional.reduction import RowWeights
+from ls_lightning.functional.targets import Target, explain_index_error
+
+_TINY = {"rows": 2**13, "columns": 2**17, "space": 2**17}  # numbers up to which few calls are worth more than cache
+
+
+class Problem(NamedTuple):
+    """What the loss of logits depends on besides them.
+
+    Attributes:
+        layout: of the logits.
+        read: the target as it was read.
+        target: what it is smoothed to.
+        weights: of the samples.
+        reduction: of their losses.
+        consume: whether the backward pass may overwrite the logits with their gradient.
+        clear: the same loss of logits by operations that torch can differentiate twice.
+    """
+
+    layout: Layout
+    read: Target
+    target: SmoothedTarget
+    weights: RowWeights
+    reduction: Reduction
+    consume: bool
+    clear: Callable[[Tensor], Tensor]
+
+
+def fused_loss(logits: Tensor, problem: Problem) -> Tensor:
+    """Return the loss of logits that lie as `problem.layout` says."""
+    try:
+        if torch.is_grad_enabled() and logits.requires_grad:
+            return _Fused.apply(logits, problem)  # type: ignore[no-untyped-call,no-any-return]
+        return _loss(logits, problem, None)[0]
+    except RuntimeError as error:
+        raise explain_index_error(problem.read.value, problem.read.num_classes, error) from None
+
+
+def may_read(values: Tensor) -> bool:
+    """Whether a look at values makes nobody wait for a device, and no tracer takes what is seen for a constant."""
+    return values.device.type == "cpu" and torch._C._len_torch_dispatch_stack() == 0
+
+
+class _Fused(torch.autograd.Function):
+    """Keeps the gradient for the first backward pass, which gives it away; another one makes it anew."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
+        ctx.problem = problem
+        ctx.save_for_backward(logits)
+        # A narrow gradient waits for its factor: rounded before, it would be rounded twice, or to 0.
+        at_once = logits.dtype == compute_dtype(logits) and problem.reduction != "none" and not problem.consume
+        ctx.gradient = empty_like(logits) if at_once else None
+        loss, ctx.careful = _loss(logits, problem, ctx.gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        if torch.is_grad_enabled():
+            (logits,) = ctx.saved_tensors
+            return torch.autograd.grad(ctx.problem.clear(logits), logits, upstream, create_graph=True)[0], None
+        if gradient is None:
+            return _gradient(ctx.saved_tensors[0], ctx.problem, upstream, ctx.careful), None
+        return gradient if may_read(upstream) and upstream.item() == 1 else gradient.mul_(upstream), None
+
+
+def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Tensor, bool]:
+    """Return the loss, and whether it had to be computed with care; write the gradient."""
+    layout, _, target, weights, reduction, *_ = problem
+    slope, dtype = weights.slope(reduction), compute_dtype(logits)
+    z, out = arrange(logits, layout), None if gradient is None else arrange(gradient, layout)
+    if may_read(logits):
+        if logits.numel() <= _TINY[layout] and reduction != "none" and isinstance(slope, float) and target.is_uniform:
+            total = tiny_loss(z, target, dtype, slope, out)
+            if total is not None:
+                return logits.new_full((), total, dtype=dtype), False
+        losses = smoothed_rows(z, target, dtype, False, _arranged(slope, layout), out).view(weights.shape)
+        loss = weights.reduce(losses, reduction)
+        visible = weights.valid is None and weights.weight is None and reduction != "none"
+        if math.isfinite((loss if visible else losses.sum()).item()):
+            return loss, False
+    losses = smoothed_rows(z, target, dtype, True, _arranged(slope, layout), out).view(weights.shape)
+    return weights.reduce(losses, reduction), True
+
+
+def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool) -> Tensor:
+    gradient = logits.detach() if problem.consume else empty_like(logits)
+    slope = _arranged(problem.weights.slope(problem.reduction) * upstream, problem.layout)
+    z, out = arrange(logits, problem.layout), arrange(gradient, problem.layout)
+    smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out)
+    return gradient
+
+
+def _arranged(slope: float | Tensor, layout: Layout) -> float | Tensor:
+    return arrange_rows(slope, layout) if isinstance(slope, Tensor) and slope.ndim else slope

@@ -1,0 +1,226 @@
+"""The smoothed loss of logits and, in the same pass, its gradient; besides that nothing of the logits' size is made."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ls_lightning.functional.fused_layout import is_one_piece, pieces
+
+Number = float | Tensor
+"""A float, a 0-d tensor, or one number a row, `(outer, 1, inner)`."""
+
+
+class SmoothedTarget(NamedTuple):
+    """A distribution over the classes of each row of `(outer, K, inner)` that is never made.
+
+    It is true * onehot(label) + each * share, with the masses that `eps` gives to the two.
+
+    Attributes:
+        label: the true class `(outer, 1, inner)`.
+        valid: `(outer, 1, inner)`, False where ignored; None where nothing is.
+        eps: what is taken from the true class.
+        others: whether the true class has no part of it.
+        prior: `(1, K, 1)`, how eps is shared; None for all alike.
+        weight: `(1, K, 1)` of the terms of the sum over classes; None for 1.
+        own_weight: that of the true class; 1 where there is no `weight`.
+        divergence: whether the entropy of the distribution is taken from the loss.
+        num_classes: K.
+    """
+
+    label: Tensor
+    valid: Tensor | None
+    eps: Number
+    others: bool
+    prior: Tensor | None
+    weight: Tensor | None
+    own_weight: Number
+    divergence: bool
+    num_classes: int
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether nothing is said of single rows or classes."""
+        return self.valid is None and self.prior is None and self.weight is None and isinstance(self.eps, float)
+
+    def part(self, rows: slice, space: slice) -> "SmoothedTarget":
+        """Cut what there is of each row."""
+        return self._replace(
+            label=self.label[rows, :, space],
+            valid=None if self.valid is None else self.valid[rows, :, space],
+            eps=_part(self.eps, rows, space),
+            own_weight=_part(self.own_weight, rows, space),
+        )
+
+    def share(self) -> Tensor | None:
+        """What the classes weigh in the part that eps has, `(1, K, 1)`; None for 1 each."""
+        if self.prior is None or self.weight is None:
+            return self.weight if self.prior is None else self.prior
+        return self.prior * self.weight
+
+
+class _Masses(NamedTuple):
+    true: Number
+    each: Number
+    total: Number
+    entropy: Number
+
+
+def smoothed_rows(
+    logits: Tensor,
+    target: SmoothedTarget,
+    dtype: torch.dtype,
+    careful: bool,
+    scale: Number = 1.0,
+    gradient: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of each row of logits, and write its gradient.
+
+    Args:
+        logits: `(outer, K, inner)`.
+        target: of these.
+        dtype: of the arithmetic.
+        careful: whether to look for classes that -inf masks and rows that are ignored. A loss that is finite without
+            this care is right.
+        scale: what the gradient is multiplied by.
+        gradient: of the logits' shape, written to; may be the logits themselves. None: nobody wants it.
+
+    Returns:
+        `(outer, 1, inner)`.
+    """
+    if is_one_piece(logits.shape, dtype):
+        return _piece(logits, target, dtype, careful, scale, gradient)
+    losses = logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
+    for rows, space in pieces(logits.shape, dtype, logits.device):
+        losses[rows, :, space] = _piece(
+            logits[rows, :, space],
+            target.part(rows, space),
+            dtype,
+            careful,
+            _part(scale, rows, space),
+            None if gradient is None else gradient[rows, :, space],
+        )
+    return losses
+
+
+def tiny_loss(
+    logits: Tensor, target: SmoothedTarget, dtype: torch.dtype, slope: float, gradient: Tensor | None
+) -> float | None:
+    """What [`smoothed_rows`] does, in as few calls as possible: for few numbers these take the time.
+
+    Args:
+        logits: `(outer, K, inner)`.
+        target: of these, and uniform.
+        dtype: of the arithmetic.
+        slope: of the loss by that of each row.
+        gradient: of the logits' shape, written to.
+
+    Returns:
+        The sum of the losses times `slope`; None where that needs care.
+    """
+    masses = _masses(target, 1, target.num_classes, target.num_classes)
+    true, each, entropy = float(masses.true), float(masses.each), float(masses.entropy)
+    z = logits.to(dtype).log_softmax(1)
+    own = z.gather(1, target.label)
+    loss = -slope * (true * own.sum().item() + each * z.sum().item() + entropy * own.numel())
+    if not math.isfinite(loss):
+        return None
+    if gradient is not None:
+        torch.sub(z.exp_().mul_(slope), each * slope, out=gradient)
+        gradient.scatter_add_(1, target.label, own.fill_(-true * slope))
+    return loss
+
+
+def _piece(
+    logits: Tensor, target: SmoothedTarget, dtype: torch.dtype, careful: bool, scale: Number, gradient: Tensor | None
+) -> Tensor:
+    if careful and target.valid is not None:
+        logits = logits.masked_fill(~target.valid, 0)
+    z = _below_the_top(logits, dtype, gradient)
+    own = z.gather(1, target.label)
+    masses, share, spread = (_careful_masses if careful else _plain_masses)(z, target)
+    if careful:  # a true class of weight 0 does not count, not even if it is masked
+        own = own.masked_fill(torch.as_tensor(masses.true == 0, device=own.device), 0)
+    sums = z.exp_().sum(1, keepdim=True)
+    losses = _minus(_minus(sums.log() * masses.total, own, masses.true), spread, masses.each)
+    if target.divergence:
+        losses -= masses.entropy
+    if gradient is not None:
+        factor, each = masses.total * scale, masses.each * scale
+        z *= sums.reciprocal_() * factor
+        z -= each if share is None else share * each
+        true = masses.true * scale
+        own = own.copy_(-true) if isinstance(true, Tensor) else own.fill_(-true)
+        z.scatter_add_(1, target.label, own)
+        if z.data_ptr() != gradient.data_ptr():
+            gradient.copy_(z)
+    return losses
+
+
+def _below_the_top(logits: Tensor, dtype: torch.dtype, gradient: Tensor | None) -> Tensor:
+    """The logits less the largest of each row: in the gradient's place, if the arithmetic can be done there."""
+    if logits.dtype != dtype or not (logits.shape[2] == 1 or logits.stride(2) == 1):
+        z = logits.new_empty(logits.shape, dtype=dtype).copy_(logits)
+        return z.sub_(z.amax(1, keepdim=True))
+    return torch.sub(logits, logits.amax(1, keepdim=True), out=gradient)
+
+
+def _plain_masses(z: Tensor, target: SmoothedTarget) -> tuple[_Masses, Tensor | None, Tensor]:
+    """The masses; the share of each class, None for 1; the sum of the share times z."""
+    mass: Number = target.num_classes if target.prior is None else target.prior.sum()
+    share = target.share()
+    if share is None:
+        return _masses(target, 1, mass, target.num_classes), None, z.sum(1, keepdim=True)
+    return _masses(target, 1, mass, share.sum()), share, (z * share).sum(1, keepdim=True)
+
+
+def _careful_masses(z: Tensor, target: SmoothedTarget) -> tuple[_Masses, Tensor, Tensor]:
+    """The same where classes are masked: they have no share, and the masses differ from row to row."""
+    left = (z != -torch.inf).to(z.dtype)
+    share = target.share()
+    share = left if share is None else left * share
+    mass = (left if target.prior is None else left * target.prior).sum(1, keepdim=True)
+    masses = _masses(target, left.gather(1, target.label), mass, share.sum(1, keepdim=True))
+    return masses, share, (share * z.masked_fill(left == 0, 0)).sum(1, keepdim=True)
+
+
+def _masses(target: SmoothedTarget, own: Number, mass: Number, total: Number) -> _Masses:
+    """What eps leaves to the true class and gives to each.
+
+    Args:
+        target: with its eps.
+        own: 1, or 0 where the true class is masked.
+        mass: the sum of the prior over the classes that are left.
+        total: the sum of the share over them.
+    """
+    if target.others:
+        mass = mass - own
+    eps = target.eps
+    if isinstance(mass, Tensor):  # with no class left to take it, the mass stays
+        eps = eps * (mass > 0).to(mass.dtype)
+        mass = torch.where(mass > 0, mass, 1)
+    each = eps / mass
+    true = 1 - eps - (each * own if target.others else 0)
+    entropy: Number = 0.0
+    if target.divergence:
+        rest = total - target.own_weight * own
+        entropy = target.own_weight * _information(true + each * own) + rest * _information(each)
+    if target.weight is None:
+        return _Masses(true, each, 1.0, entropy)
+    true = true * target.own_weight
+    return _Masses(true, each, true + each * total, entropy)
+
+
+def _information(mass: Number) -> Number:
+    if isinstance(mass, Tensor):
+        return -torch.xlogy(mass, mass)
+    return -mass * math.log(mass) if mass > 0 else 0.0
+
+
+def _minus(values: Tensor, other: Tensor, times: Number) -> Tensor:
+    return values.sub_(other * times) if isinstance(times, Tensor) else values.sub_(other, alpha=times)
+
+
+def _part(values: Number, rows: slice, space: slice) -> Number:
+    return values[rows, :, space] if isinstance(values, Tensor) and values.ndim else values
