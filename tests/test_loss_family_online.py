@@ -1,4 +1,7 @@
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -254,3 +257,25 @@ def test_a_second_fit_begins_anew(tmp_path):
         trainer(tmp_path, smoothing).fit(net, datamodule=Data())
         seen.append(net.seen)
     assert seen[0] == seen[1]
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_a_checkpoint_of_an_exception_on_two_ranks_says_what_it_lacks(tmp_path):
+    """The other rank cannot be asked then; what is lost are its counts of one epoch, and a resumed run says so."""
+    script = Path(__file__).with_name("online_broken_ddp.py")
+    for what in ("break", "resume", "whole"):
+        command = [sys.executable, str(script), str(tmp_path), what]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"break{rank}.pt", weights_only=False) for rank in range(2))
+    saved = torch.load(tmp_path / "break.ckpt", weights_only=False)["ls_lightning.loss"]
+    assert second["counts"].sum() > 0
+    assert saved["part"]
+    assert_close(saved["counts"], first["counts"])
+    resumed, other = (torch.load(tmp_path / f"resume{rank}.pt", weights_only=False) for rank in range(2))
+    assert_close(resumed["matrix"], other["matrix"], rtol=0, atol=0)
+    assert any("of epoch 1 loss=online has what rank 0 counted alone" in one for one in resumed["said"])
+    whole = torch.load(tmp_path / "whole0.pt", weights_only=False)
+    assert not any("rank 0 counted alone" in one for one in whole["said"])
+    assert "part" not in torch.load(tmp_path / "whole.ckpt", weights_only=False)["ls_lightning.loss"]

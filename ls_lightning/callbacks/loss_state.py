@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from ls_lightning.callbacks.train_labels import class_frequencies, class_names
@@ -46,6 +47,12 @@ def restore(loss: nn.Module, state: dict[str, Any] | None, rank: int) -> None:
     if isinstance(loss, OnlineLabelSmoothing):
         loss.reset()
         loss.load_epoch_state(state or {}, rank)
+        if state and state.get("part"):
+            rank_zero_warn(
+                f"The checkpoint comes from an exception, so of epoch {int(state['epoch'])} loss=online has what "
+                "rank 0 counted alone: the soft labels of the next epoch are learnt from fewer samples than in an "
+                "unbroken run. For the same bits resume from a checkpoint of an epoch's end."
+            )
 
 
 def warm_up(loss: object, eps: float | None, schedule: str | Schedule | Feedback | None) -> Schedule:
