@@ -17,7 +17,10 @@ class CrossEntropy(EpsBuffer):
 
     .. math:: \ell = -lp_y
 
-    Use it as the baseline of a sweep over losses. It has the options of the others, and refuses to smooth.
+    Use it as the baseline of a sweep over losses. It has the options of the others, and refuses to smooth. The ECE
+    of its logits divided by a temperature is what smoothing has to beat: on digits 1.8 % (without 1.6) on clean
+    labels, 5.4 % (22.8) where it is overconfident, 5.8 % (10.8) with 40 % wrong training labels, by `python
+    benchmarks/regimes.py`.
 
     Args:
         eps: 0.

@@ -18,9 +18,18 @@ class MarginSmoothing(EpsBuffer):
     Use it to stop the logits from growing without pulling them together: below the margin it is
     cross-entropy. eps 0.1, margin 6 to 10. `eps` on the command line, and what a schedule moves, is alpha.
 
-    On digits, mean of 5 seeds on test, from plain cross-entropy to this with its usual values: accuracy
-    97.8 -> 98.7 %, ECE 1.2 -> 2.6 % (underconfident by 2.2 points), AURC 0.00087 -> 0.00039, by
-    `python -m ls_lightning.train -m loss=none,margin seed=0,1,2,3,4 trainer=cpu`.
+    On digits, from plain cross-entropy to this with eps 0.1, margin 10; means of 5 seeds on test by `python
+    benchmarks/regimes.py`, intervals in `docs/results.md`:
+
+    =================  ==============  ==============  ================
+    regime             accuracy %      ECE %           AURC x 1000
+    =================  ==============  ==============  ================
+    clean labels       97.0 -> 98.0    1.6 -> 2.0      2.1 -> 0.9
+    overconfident      66.2 -> 65.4    22.8 -> 13.1    161.1 -> 163.8
+    40 % wrong labels  74.3 -> 74.2    10.8 -> 10.6    91.9 -> 94.7
+    =================  ==============  ==============  ================
+
+    It gains what `ce` does on clean labels without the loss of confidence, and halves overconfidence.
 
     Args:
         eps: the alpha of the paper, in [0, 1), as in [`SmoothedCrossEntropy`]; 0 is cross-entropy.

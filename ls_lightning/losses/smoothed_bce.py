@@ -17,6 +17,10 @@ class SmoothedBCEWithLogits(EpsBuffer):
 
     Use it in place of `nn.BCEWithLogitsLoss` in training. eps 0.01 to 0.1.
 
+    On breast cancer, from plain binary cross-entropy to this with eps 0.1; means of 5 seeds on test by `python
+    benchmarks/regimes.py`, intervals in `docs/results.md`: accuracy 97.5 -> 97.5 %, ECE 2.3 -> 5.0 %, AURC x 1000
+    3.3 -> 8.8. It makes a network that was nearly right underconfident and gains nothing here.
+
     Args:
         eps: in [0, 1): a number; one per label, `(L,)`; one per sample, `(N, 1)`; or of the logits' shape.
         weight: not negative, broadcasts over the logits; in the state dict, as in `nn.BCEWithLogitsLoss`.

@@ -19,6 +19,20 @@ class SmoothedCrossEntropy(EpsBuffer):
     labels it raises accuracy and makes a network underconfident; a schedule that ends at 0 keeps the one
     without the other.
 
+    On digits, from plain cross-entropy to this with eps 0.1; means of 5 seeds on test by `python
+    benchmarks/regimes.py`, intervals in `docs/results.md`:
+
+    =================  ==============  ==============  ================
+    regime             accuracy %      ECE %           AURC x 1000
+    =================  ==============  ==============  ================
+    clean labels       97.0 -> 97.9    1.6 -> 12.3     2.1 -> 0.7
+    overconfident      66.2 -> 64.6    22.8 -> 5.1     161.1 -> 170.9
+    40 % wrong labels  74.3 -> 75.7    10.8 -> 18.0    91.9 -> 86.0
+    =================  ==============  ==============  ================
+
+    Where a network is overconfident this does what a temperature does (ECE 5.4 %), and no more; where labels
+    are wrong, eps 0.2 gains 2.5 points of accuracy, and a temperature mends the confidence.
+
     Args:
         eps: in [0, 1): a number; one per class, `(K,)`; one per sample, `(N, 1)`.
         weight: per class `(K,)`, not negative; in the state dict, as in `nn.CrossEntropyLoss`.

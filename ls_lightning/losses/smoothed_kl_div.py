@@ -19,6 +19,19 @@ class SmoothedKLDiv(EpsBuffer):
     minimum is 0 for every eps, and its gradient that of the smoothed cross-entropy. eps 0.1, which spread
     over the others is 0.1 K/(K-1) over all.
 
+    On digits, from plain cross-entropy to this with eps 0.1; means of 5 seeds on test by `python
+    benchmarks/regimes.py`, intervals in `docs/results.md`:
+
+    =================  ==============  ==============  ================
+    regime             accuracy %      ECE %           AURC x 1000
+    =================  ==============  ==============  ================
+    clean labels       97.0 -> 98.0    1.6 -> 13.4     2.1 -> 0.7
+    overconfident      66.2 -> 64.2    22.8 -> 5.8     161.1 -> 172.3
+    40 % wrong labels  74.3 -> 75.6    10.8 -> 18.9    91.9 -> 83.1
+    =================  ==============  ==============  ================
+
+    It is `ce` with a slightly larger eps.
+
     Args:
         eps: as in [`SmoothedCrossEntropy`].
         weight: as there.

@@ -18,6 +18,19 @@ class SoftCrossEntropy(EpsBuffer):
     Use it to repeat a recipe that adds the two; eps 0.5 adds them one to one. The gradient is 1/(1-eps)
     times that of `ce`, so a learning rate does not carry over unless `normalized=True`, which is `ce`.
 
+    On digits, from plain cross-entropy to this with eps 0.5; means of 5 seeds on test by `python
+    benchmarks/regimes.py`, intervals in `docs/results.md`:
+
+    =================  ==============  ==============  ================
+    regime             accuracy %      ECE %           AURC x 1000
+    =================  ==============  ==============  ================
+    clean labels       97.0 -> 98.6    1.6 -> 47.5     2.1 -> 0.5
+    overconfident      66.2 -> 63.7    22.8 -> 27.4    161.1 -> 180.8
+    40 % wrong labels  74.3 -> 77.5    10.8 -> 42.5    91.9 -> 82.4
+    =================  ==============  ==============  ================
+
+    One to one is a lot of smoothing: the ECE suffers most of all here, and a temperature undoes that.
+
     Args:
         eps: as in [`SmoothedCrossEntropy`]; the uniform term has the weight eps/(1-eps).
         normalized: multiply by 1-eps.

@@ -16,6 +16,9 @@ class Sequence:
 
     .. math:: \epsilon(t) = \epsilon_k\left(\frac{t - s_k}{s_{k+1} - s_k}\right), \quad s_k \le t < s_{k+1}
 
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 98.1, 1.6 -> 2.1; overconfident 66.2 -> 66.6, 22.8 -> 13.6; 40 % wrong labels 74.3 -> 74.7, 10.8 -> 10.2.
+
     Args:
         schedules: at least one; a function of progress each.
         switch_at: increasing shares of training at which the next one begins, one fewer than schedules.

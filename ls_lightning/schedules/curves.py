@@ -12,6 +12,9 @@ from ls_lightning.schedules.checks import check_eps, check_progress
 class Constant:
     """The same eps throughout.
 
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 97.9, 1.6 -> 12.3; overconfident 66.2 -> 64.6, 22.8 -> 5.1; 40 % wrong labels 74.3 -> 75.7, 10.8 -> 18.0.
+
     Args:
         eps: in [0, 1).
 
@@ -44,6 +47,9 @@ class Linear:
 
     Decaying to 0 keeps most of the gain in accuracy on clean data and leaves the model calibrated;
     increasing schedules are used too (Zhou et al. 2025, arXiv:2502.15798, appendix F).
+
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 98.1, 1.6 -> 1.7; overconfident 66.2 -> 66.8, 22.8 -> 15.2; 40 % wrong labels 74.3 -> 74.2, 10.8 -> 9.2.
 
     Args:
         start: eps at progress 0, in [0, 1).
@@ -78,6 +84,9 @@ class Cosine:
 
     .. math:: \epsilon(t) = end + (start - end)\,(1 + \cos \pi t) / 2
 
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 98.0, 1.6 -> 1.2; overconfident 66.2 -> 67.2, 22.8 -> 17.3; 40 % wrong labels 74.3 -> 74.2, 10.8 -> 9.1.
+
     Args:
         start: eps at progress 0, in [0, 1).
         end: eps at progress 1, in [0, 1).
@@ -110,6 +119,9 @@ class CosLog:
     r"""Four waves from 0 to ``eps`` and back, each about twice as long as the one before.
 
     .. math:: \epsilon(t) = \epsilon\,(1 - \cos(2 \pi \log_2(1 + 15 t))) / 2
+
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 98.1, 1.6 -> 1.6; overconfident 66.2 -> 67.2, 22.8 -> 14.1; 40 % wrong labels 74.3 -> 76.0, 10.8 -> 11.7.
 
     Args:
         eps: the height of each wave, in [0, 1).

@@ -13,6 +13,9 @@ from ls_lightning.schedules.checks import Schedule, check_eps, check_point, chec
 class TwoStage:
     """``eps`` while progress is below ``drop_at``, then 0.
 
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 97.9, 1.6 -> 1.1; overconfident 66.2 -> 67.4, 22.8 -> 16.9; 40 % wrong labels 74.3 -> 74.7, 10.8 -> 10.2.
+
     Args:
         eps: in [0, 1).
         drop_at: share of training in [0, 1] after which nothing is smoothed; 0.8 is usual.
@@ -49,6 +52,9 @@ class Step:
 
     .. math:: \epsilon(t) = \epsilon\,\gamma^{\#\{m : m \le t\}}
 
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 98.1, 1.6 -> 4.6; overconfident 66.2 -> 66.4, 22.8 -> 10.4; 40 % wrong labels 74.3 -> 74.3, 10.8 -> 10.6.
+
     Args:
         eps: in [0, 1).
         milestones: increasing shares of training in [0, 1].
@@ -82,6 +88,9 @@ class Step:
 @dataclass(frozen=True)
 class Warmup:
     """0 until ``start_at``, a straight ramp to ``eps`` at ``full_at``, then another schedule.
+
+    On digits, plain -> this with eps 0.1, accuracy and ECE in % (``python benchmarks/regimes.py``): clean labels 97.0
+    -> 97.9, 1.6 -> 12.2; overconfident 66.2 -> 65.0, 22.8 -> 5.1; 40 % wrong labels 74.3 -> 75.8, 10.8 -> 18.4.
 
     Args:
         eps: reached at ``full_at``, in [0, 1).
