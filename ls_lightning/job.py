@@ -34,6 +34,7 @@ from ls_lightning.schedules.checks import name_of
 from ls_lightning.sweep.folder import Claim, check_folder, checkpoint_of, decisive, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
+from ls_lightning.wandb_logger import keep_job
 
 T = TypeVar("T", bound=L.Callback)
 
@@ -83,7 +84,6 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         if isinstance(error, SystemExit) and trainer.interrupted:  # Lightning saved a checkpoint and exits
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise
-    _close_wandb(trainer, exit_code=0)
     result = {
         "status": "complete",
         "name": cfg.name or folder.name,
@@ -102,6 +102,9 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         "git": git_revision(),
     }
     if claim is not None:
+        for logger in _wandb_loggers(trainer):
+            keep_job(logger, folder, result)
+        _close_wandb(trainer, exit_code=0)
         write_result(folder, result)
         claim.close()
     return result
@@ -203,9 +206,13 @@ def _callback(trainer: L.Trainer, kind: type[T]) -> T | None:
     return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
+def _wandb_loggers(trainer: L.Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
 def _close_wandb(trainer: L.Trainer, exit_code: int) -> None:
     """Or all jobs of a process would land in one run."""
-    if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+    if trainer.is_global_zero and _wandb_loggers(trainer):
         import wandb
 
         wandb.finish(exit_code=exit_code)

@@ -29,6 +29,7 @@ FLOORS = {
     "losses": 2,
     "metrics": 2,
     "wandb_logger": 2,
+    "wandb_run": 1,
     "schedule_chart": 2,
     "zoo": 2,
     "callbacks": 3,

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import struct
 import sys
 import time
@@ -14,7 +15,11 @@ from cli import QUICK, result, run, run_here
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
+from ls_lightning.report.__main__ import main
 from ls_lightning.schedules import Linear
+from ls_lightning.sweep.find import find_jobs
+from ls_lightning.sweep.history import read_history
+from ls_lightning.sweep.jobs import read_job
 
 BLOCK = 2**15
 pytestmark = pytest.mark.slow
@@ -221,3 +226,18 @@ def test_a_logger_that_cannot_start_is_one_line(work, override, words):
     assert errors[0].startswith("error: logger: ")
     assert words in errors[0]
     assert list(work.iterdir()) == []
+
+
+def test_a_report_can_be_made_of_the_run_alone(job, logged, tmp_path, capsys):
+    """Moved away from its job, a run has all that the report reads."""
+    run = shutil.copytree(logged.folder, tmp_path / "runs" / logged.folder.name)
+    (found,) = [read_job(folder) for folder in find_jobs([tmp_path / "runs"])]
+    assert found.folder == run / "files" / "job"
+    original = read_job(job)
+    assert (found.result, found.settings, found.status) == (original.result, original.settings, "complete")
+    assert read_history(found.folder) == read_history(job)
+    assert not any(path.is_symlink() for path in found.folder.iterdir())
+    kept = [file.path for record in records(next(run.glob("*.wandb"))) for file in record.files.files]
+    assert {"job/config.yaml", "job/metrics.csv", "job/result.json"} <= set(kept)  # `wandb sync` uploads these
+    assert main([str(tmp_path / "runs"), "figures=none", "html=false"]) == 0
+    assert "1 job: 1 complete." in capsys.readouterr().out

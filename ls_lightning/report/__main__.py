@@ -99,15 +99,21 @@ def _write(report: Report, options: Options, out: Path, console: Console) -> Non
 
         figures = draw_figures(report, out, options.figures)
     write_text(out / "report.md", markdown(report, figures))
-    names = ["report.md", "sweep.csv", *([f"{len(figures)} figures"] if figures else [])]
+    files = [out / "report.md", out / "sweep.csv"]
+    names = [*(file.name for file in files), *([f"{len(figures)} figures"] if figures else [])]
     if options.html and find_spec("plotly") is None:
         console.print(NO_PLOTLY)
     elif options.html:
         from ls_lightning.report.html import html_report
 
-        write_text(out / "report.html", html_report(report, options.watch))
+        files.append(write_text(out / "report.html", html_report(report, options.watch)))
         names.insert(0, "report.html")
     console.print(f"\n{out}: {', '.join(names)}", style="dim")
+    if options.upload:
+        from ls_lightning.report.upload import upload
+
+        files += [(out / path).with_suffix(f".{form}") for _, path in figures for form in options.figures]
+        console.print(upload(report, out, figures, files, options.select.text), style="dim", soft_wrap=True)
 
 
 def _watch(options: Options, seconds: float) -> int:

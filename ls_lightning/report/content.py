@@ -42,7 +42,7 @@ class Report:
         """How many jobs there are of each kind."""
         counts = Counter(job.status for job in self.jobs)
         words = [f"{counts[COMPLETE]} complete", *(f"{n} {kind}" for kind, n in counts.items() if kind != COMPLETE)]
-        return f"{len(self.jobs)} jobs: {', '.join(words)}."
+        return f"{len(self.jobs)} job{'s' * (len(self.jobs) != 1)}: {', '.join(words)}."
 
     @property
     def answers(self) -> list[tuple[str, str, list[str]]]:

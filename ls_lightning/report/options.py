@@ -32,6 +32,7 @@ Keys
   out=<folder>     where the files go; usually report/ in the sweep's folder
   figures=png,svg  their formats (png, svg, pdf), or none
   html=true        report.html: one file with interactive figures and tables; false leaves it out
+  upload=true      log table, answer and figures to a run of wandb, offline unless WANDB_MODE says otherwise
   level=0.95       of the intervals over seeds
   compare=a,b      jobs (or a sweep of few) to overlay instead of a report
   smooth=0.9       weight of the past in the curves of compare; 0 turns smoothing off
@@ -49,6 +50,7 @@ class Options:
         out: where files go; None for the usual place.
         figures: formats of the figures; empty for none.
         html: whether report.html is written.
+        upload: whether the report is logged to wandb.
         level: of the intervals, in (0, 1).
         compare: jobs, or folders of them, to overlay; empty for a report.
         smooth: weight of the past in curves, in [0, 1).
@@ -60,6 +62,7 @@ class Options:
     out: Path | None = None
     figures: tuple[str, ...] = ("png", "svg")
     html: bool = True
+    upload: bool = False
     level: float = 0.95
     compare: tuple[Path, ...] = ()
     smooth: float = 0.9
@@ -85,6 +88,7 @@ def parse_options(words: Sequence[str]) -> Options:
         if not equals or Path(word).is_dir() or key == "hydra.sweep.dir":
             options = replace(options, folders=(*options.folders, _folder(text if key == "hydra.sweep.dir" else word)))
             continue
+        key = key.removeprefix("report.")
         if key not in _KEYS:
             close = difflib.get_close_matches(key, _KEYS, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Keys: {', '.join(_KEYS)}; --help explains them."
@@ -96,6 +100,9 @@ def parse_options(words: Sequence[str]) -> Options:
     if options.compare and (options.folders or seen & {"select", "html"}):
         other = next(iter(sorted(seen & {"select", "html"})), None) or str(options.folders[0])
         raise ConfigError(f"compare overlays the jobs that it names, so {other} would be ignored. Leave it away.")
+    if options.upload and (options.watch is not None or options.compare):
+        other = "compare" if options.compare else "watch"
+        raise ConfigError(f"upload logs one finished report, got {other} too. Leave one of the two away.")
     if "smooth" in seen and not options.compare:
         raise ConfigError("smooth is for the curves of compare=a,b and would be ignored. Leave it away.")
     return options
@@ -158,6 +165,7 @@ _KEYS: dict[str, Callable[[str], Any]] = {
     "out": _out,
     "figures": _figures,
     "html": _flag("html"),
+    "upload": _flag("upload"),
     "level": _number("level", "a number in (0, 1)", lambda x: 0 < x < 1),
     "compare": _compare,
     "smooth": _number("smooth", "a number in [0, 1)", lambda x: 0 <= x < 1),

@@ -12,12 +12,17 @@ from ls_lightning.sweep.results import RESULT
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 SWEEP = "multirun.yaml"
+DOWNLOADED = "wandb-summary.json"
+"""Among the files of a wandb run that were downloaded."""
 ROOTS = ("multirun", "outputs")
 """Where the command line puts its jobs unless told otherwise."""
 
 
 def find_jobs(folders: Sequence[Path]) -> list[Path]:
     """The folders of jobs in or below ``folders``, each once, in the order of their numbers.
+
+    Runs of wandb keep the files of their jobs. Those in folders called ``wandb``, where a job that is there keeps its
+    own, are looked at where no job is found.
 
     Raises:
         FileNotFoundError: one of ``folders`` is not there.
@@ -26,7 +31,7 @@ def find_jobs(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} must be a folder of jobs, and there is none (from {Path.cwd()}).")
-        for job in sorted(_jobs_below(folder), key=natural):
+        for job in sorted([*_jobs_below(folder)] or _jobs_below(folder, skip=("checkpoints",)), key=natural):
             found.setdefault(job.resolve(), job)
     return list(found.values())
 
@@ -68,17 +73,31 @@ def is_job(folder: Path, files: Sequence[str]) -> bool:
     except OSError:
         return False
     keys = set(re.findall(r"^(\w+):", text, re.MULTILINE))
-    return "defaults" not in keys and {"eps", "seed", "ckpt_path"} <= keys
+    return not keys & {"defaults", "_wandb"} and {"eps", "seed", "ckpt_path"} <= keys
 
 
-def _jobs_below(folder: Path) -> Iterator[Path]:
-    for path, folders, files in _walk(folder):
-        if is_job(Path(path), files):
+def job_of_run(folder: Path, files: Sequence[str]) -> Path | None:
+    """Where a run of wandb has the files of its job; the run itself if it has none; None if this is no run.
+
+    Args:
+        folder: as wandb leaves it beside its program, or with the files of a run that were downloaded.
+        files: that are in it.
+    """
+    for part, known in (("files/job", any(name.endswith(".wandb") for name in files)), ("job", DOWNLOADED in files)):
+        if known:
+            return folder / part if (folder / part / RESULT).exists() else folder
+    return None
+
+
+def _jobs_below(folder: Path, skip: Sequence[str] = ("checkpoints", "wandb")) -> Iterator[Path]:
+    for path, folders, files in _walk(folder, skip):
+        found = Path(path) if is_job(Path(path), files) else job_of_run(Path(path), files)
+        if found is not None:
             folders.clear()
-            yield Path(path)
+            yield found
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def _walk(folder: Path, skip: Sequence[str] = ("checkpoints", "wandb")) -> Iterator[tuple[str, list[str], list[str]]]:
     for path, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in ("checkpoints", "wandb")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in skip]
         yield path, folders, files

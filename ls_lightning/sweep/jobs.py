@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ls_lightning.sweep.find import CONFIG, OVERRIDES
+from ls_lightning.sweep.find import CONFIG, OVERRIDES, is_job, job_of_run
 from ls_lightning.sweep.results import RESULT, SCHEMA
 from ls_lightning.sweep.settings import read_settings, read_yaml, schedule_label
 
@@ -149,6 +149,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _without_result(folder: Path) -> Job:
+    files = os.listdir(folder) if folder.is_dir() else []
+    if not is_job(folder, files) and job_of_run(folder, files) is not None:
+        return Job(folder, "unfinished", "a run of wandb without the files of its job: it broke off, or is not of ours")
     settings = read_yaml(folder / CONFIG)
     known = settings if isinstance(settings, dict) else {}
     result = {key: known[key] for key in ("eps", "seed") if _is_number(known.get(key))}
