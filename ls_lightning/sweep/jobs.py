@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ls_lightning.sweep.debias import debiased_ece
 from ls_lightning.sweep.find import CONFIG, OVERRIDES, is_job, job_of_run
 from ls_lightning.sweep.results import RESULT, SCHEMA
 from ls_lightning.sweep.settings import read_settings, read_yaml, schedule_label
@@ -70,6 +71,12 @@ class Job:
             for key, name in (("T", "temperature"), ("nll_after", "val_scaled/nll")):
                 if _is_number(scaled.get(key)):
                     found[name] = float(scaled[key])
+        for stage, scaled in (("val", False), ("test", False), ("test", True)):
+            stem = f"{stage}{'_scaled' * scaled}"
+            bins = self.bins(stage, scaled=scaled) if f"{stem}/ece" in found else None
+            value = math.nan if bins is None else debiased_ece(**bins)
+            if _is_number(value):  # the usual metrics leave it out
+                found.setdefault(f"{stem}/ece_debiased", value)
         return found
 
     @cached_property
