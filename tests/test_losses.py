@@ -365,7 +365,7 @@ def test_usual_eps():
 def test_repr():
     assert repr(SmoothedCrossEntropy(0.1, weight=[1.0, 2.0], spread="others")) == (
         "SmoothedCrossEntropy(eps=0.1, weight=tensor(2,), weight_mode=sample, ignore_index=-100, "
-        "reduction=mean, spread=others, input=logits)"
+        "reduction=mean, spread=others, input=logits, consume_logits=False)"
     )
     assert "eps=tensor(4,)" in repr(SmoothedKLDiv(torch.zeros(4)))
     assert "normalized=True" in repr(SoftCrossEntropy(normalized=True))

@@ -98,7 +98,8 @@ def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Te
 
 
 def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool) -> Tensor:
-    gradient = logits.detach() if problem.consume else empty_like(logits)
+    overwrites = problem.consume and 0 not in logits.stride()
+    gradient = logits.detach() if overwrites else empty_like(logits)
     slope = _arranged(problem.weights.slope(problem.reduction) * upstream, problem.layout)
     z, out = arrange(logits, problem.layout), arrange(gradient, problem.layout)
     smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out)

@@ -58,6 +58,11 @@ def smoothing_loss(
     layout = layout_of(logits)
     if layout is None:
         logits, layout = logits.contiguous(), "space"
+    if smoothing.consume and logits.is_leaf and logits.requires_grad:
+        raise ValueError(
+            "consume_logits=True overwrites the logits in the backward pass, got logits that are a leaf of the "
+            "graph: a parameter or an input. Leave it at False for them."
+        )
     shape, dtype = tuple(logits.shape), compute_dtype(logits)
     read = _read_index(target, shape, dtype, ignore_index)
     weight = None if weight is None else weight.to(dtype)

@@ -5,7 +5,8 @@ from functools import partial
 from torch import Tensor
 
 from ls_lightning.functional.class_loss import Terms, class_loss
-from ls_lightning.functional.options import Input, Reduction, WeightMode
+from ls_lightning.functional.fused_smoothing import Smoothing, smoothing_loss
+from ls_lightning.functional.options import Input, Reduction, WeightMode, compute_dtype
 from ls_lightning.functional.targets import per_class
 
 
@@ -63,14 +64,17 @@ def prior_smoothing(
             f"prior must be (K,) or (K, K) for logits (N, K, ...), got prior {tuple(prior.shape)} and logits "
             f"{tuple(logits.shape)}."
         )
+    prior = prior.to(compute_dtype(logits))
+    sums = prior.sum(-1, keepdim=True)
+    prior = prior / sums.masked_fill(sums == 0, 1)
     per_sample = partial(_prior_smoothing, prior=prior)
-    return class_loss(per_sample, logits, target, eps, weight, weight_mode, ignore_index, reduction, "all", input)
+    if prior.ndim == 2:
+        return class_loss(per_sample, logits, target, eps, weight, weight_mode, ignore_index, reduction, "all", input)
+    smoothing = Smoothing(per_sample, prior=prior)
+    return smoothing_loss(smoothing, logits, target, eps, weight, weight_mode, ignore_index, reduction, "all", input)
 
 
 def _prior_smoothing(terms: Terms, prior: Tensor) -> Tensor:
-    prior = prior.to(terms.rest.dtype)
-    sums = prior.sum(-1, keepdim=True)
-    prior = prior / sums.masked_fill(sums == 0, 1)
     rows = per_class(prior, terms.log_probs.ndim) if prior.ndim == 1 else terms.target.rows(prior)
     share = rows * terms.available
     total = share.sum(1)

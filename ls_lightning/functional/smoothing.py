@@ -87,6 +87,7 @@ def smoothed_cross_entropy(
     reduction: Reduction = "mean",
     spread: Spread = "all",
     input: Input = "logits",
+    consume_logits: bool = False,
 ) -> Tensor:
     r"""Cross-entropy with the smoothed target.
 
@@ -96,7 +97,8 @@ def smoothed_cross_entropy(
 
     Without class weights it is `torch.nn.functional.cross_entropy(label_smoothing=eps)`. Its optimum is
     p_y = 1 - eps + eps/K, where it equals the entropy of the target, not 0. Arithmetic is in float32 or
-    better, also under autocast.
+    better, also under autocast. With class indices the gradient is computed in the forward pass, and kept for
+    the backward pass in memory of the logits' size; a second derivative takes longer.
 
     Args:
         logits: `(N, K)` or `(N, K, d1, ...)`, K at least 2. -inf masks a class: eps is shared by the
@@ -114,6 +116,8 @@ def smoothed_cross_entropy(
         reduction: `"mean"`, `"sum"`, `"none"`, or `"batchmean"`: the sum divided by N, ignored or not.
         spread: over `"all"` classes, or over the K-1 `"others"`.
         input: `"logits"`, or `"log_probs"` for what went through log_softmax already.
+        consume_logits: whether the backward pass may write the gradient over the logits, which saves their size
+            in memory. They are not to be used after it; where torch needs them, it says so by a RuntimeError.
 
     Returns:
         A 0-d tensor, or `(N, d1, ...)` for `"none"`; float32, or float64 for float64 logits. If nothing
@@ -121,7 +125,8 @@ def smoothed_cross_entropy(
 
     Raises:
         TypeError: a dtype that does not fit.
-        ValueError: eps, an option, a shape or, on the CPU, a class index that does not fit.
+        ValueError: eps, an option, a shape or, on the CPU, a class index that does not fit; `consume_logits`
+            where the logits are a parameter or an input, a leaf of the graph.
 
     Example:
         >>> logits, target = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.1, 0.1, 0.1, 0.1]]), torch.tensor([2, 3])
@@ -131,7 +136,16 @@ def smoothed_cross_entropy(
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
     return smoothing_loss(
-        Smoothing(_cross_entropy), logits, target, eps, weight, weight_mode, ignore_index, reduction, spread, input
+        Smoothing(_cross_entropy, consume=consume_logits),
+        logits,
+        target,
+        eps,
+        weight,
+        weight_mode,
+        ignore_index,
+        reduction,
+        spread,
+        input,
     )
 
 
@@ -146,6 +160,7 @@ def smoothed_kl_div(
     reduction: Reduction = "mean",
     spread: Spread = "others",
     input: Input = "logits",
+    consume_logits: bool = False,
 ) -> Tensor:
     r"""Kullback-Leibler divergence of the prediction from the smoothed target.
 
@@ -167,6 +182,7 @@ def smoothed_kl_div(
             `"batchmean"`, its `"mean"` is over elements).
         spread: over the K-1 `"others"` (the default here) or over `"all"` classes.
         input: as there; the gradient with respect to log-probabilities is -q.
+        consume_logits: as there.
 
     Returns:
         As there.
@@ -183,7 +199,7 @@ def smoothed_kl_div(
     Source: Vaswani et al. 2017, arXiv:1706.03762, as in the Annotated Transformer.
     """
     return smoothing_loss(
-        Smoothing(_kl_div, divergence=True),
+        Smoothing(_kl_div, divergence=True, consume=consume_logits),
         logits,
         target,
         eps,

@@ -15,8 +15,9 @@ def checked(**options: Any) -> dict[str, Any]:
     check_options(**{name: value for name, value in options.items() if name in CHOICES})
     if isinstance(options["ignore_index"], bool) or not isinstance(options["ignore_index"], int):
         raise TypeError(f"ignore_index must be an integer, got {options['ignore_index']!r}.")
-    if not isinstance(options.get("normalized", False), bool):
-        raise TypeError(f"normalized must be True or False, got {options['normalized']!r}.")
+    for name in ("normalized", "consume_logits"):
+        if not isinstance(options.get(name, False), bool):
+            raise TypeError(f"{name} must be True or False, got {options[name]!r}.")
     for name in ("weight", "pos_weight"):
         if options.get(name) is not None:
             options[name] = _weight(name, options[name])

@@ -42,6 +42,7 @@ class SmoothedCrossEntropy(EpsBuffer):
         reduction: `"mean"`, `"sum"`, `"none"` or `"batchmean"`.
         spread: over `"all"` classes or the K-1 `"others"`.
         input: `"logits"` or `"log_probs"`.
+        consume_logits: whether the backward pass may overwrite the logits, which saves their size in memory.
 
     Raises:
         TypeError: eps or a weight that is not made of numbers.
@@ -67,6 +68,7 @@ class SmoothedCrossEntropy(EpsBuffer):
         reduction: Reduction = "mean",
         spread: Spread = "all",
         input: Input = "logits",
+        consume_logits: bool = False,
     ) -> None:
         super().__init__(
             eps,
@@ -77,6 +79,7 @@ class SmoothedCrossEntropy(EpsBuffer):
                 reduction=reduction,
                 spread=spread,
                 input=input,
+                consume_logits=consume_logits,
             ),
         )
 

@@ -40,6 +40,7 @@ class SmoothedKLDiv(EpsBuffer):
         reduction: as there; `"mean"` is over samples.
         spread: over the K-1 `"others"` or over `"all"` classes.
         input: as there.
+        consume_logits: as there.
 
     Raises:
         TypeError: as there.
@@ -64,6 +65,7 @@ class SmoothedKLDiv(EpsBuffer):
         reduction: Reduction = "mean",
         spread: Spread = "others",
         input: Input = "logits",
+        consume_logits: bool = False,
     ) -> None:
         super().__init__(
             eps,
@@ -74,6 +76,7 @@ class SmoothedKLDiv(EpsBuffer):
                 reduction=reduction,
                 spread=spread,
                 input=input,
+                consume_logits=consume_logits,
             ),
         )
 
