@@ -76,7 +76,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
             for logger in trainer.loggers:
                 logger.log_hyperparams(config)
         _fit(trainer, model, data, ckpt_path)
-        measured = _measure(trainer, model, data, cfg.evaluate)
+        _measure(trainer, model, data, cfg.evaluate)
     except BaseException as error:
         _close_wandb(trainer, exit_code=1)
         if claim is not None:
@@ -84,23 +84,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         if isinstance(error, SystemExit) and trainer.interrupted:  # Lightning saved a checkpoint and exits
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise
-    result = {
-        "status": "complete",
-        "name": cfg.name or folder.name,
-        **_smoothing(trainer, cfg, choices),
-        "seed": cfg.seed,
-        "model": _chosen("model", cfg, choices),
-        "data": _chosen("data", cfg, choices),
-        "label_noise": getattr(data, "measured_noise", None),
-        "digest": job_digest(config),
-        **measured,
-        "steps": trainer.global_step,
-        "devices": trainer.world_size,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "duration_s": round(elapsed.seconds, 3),
-        "versions": versions(),
-        "git": git_revision(),
-    }
+    result = job_result(trainer, data, cfg, folder, choices, started, elapsed.seconds)
     if claim is not None:
         for logger in _wandb_loggers(trainer):
             keep_job(logger, folder, result)
@@ -108,6 +92,45 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
         write_result(folder, result)
         claim.close()
     return result
+
+
+def job_result(
+    trainer: L.Trainer,
+    data: L.LightningDataModule,
+    cfg: DictConfig,
+    folder: Path,
+    choices: dict[str, str],
+    started: float,
+    seconds: float,
+) -> dict[str, Any]:
+    """What ``result.json`` says of a job, once the callbacks of its Trainer have measured it.
+
+    Args:
+        trainer: at the end of the job.
+        data: what it was trained on.
+        cfg: as of :func:`run_job`.
+        folder: the same.
+        choices: the same.
+        started: when, by ``time.time``.
+        seconds: how long it took.
+    """
+    return {
+        "status": "complete",
+        "name": cfg.name or folder.name,
+        **_smoothing(trainer, cfg, choices),
+        "seed": cfg.seed,
+        "model": _chosen("model", cfg, choices),
+        "data": _chosen("data", cfg, choices),
+        "label_noise": getattr(data, "measured_noise", None),
+        "digest": job_digest(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
+        **_found(trainer),
+        "steps": trainer.global_step,
+        "devices": trainer.world_size,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+        "duration_s": round(seconds, 3),
+        "versions": versions(),
+        "git": git_revision(),
+    }
 
 
 def _is_rank_zero() -> bool:
@@ -150,16 +173,18 @@ def _raised_by_us(error: BaseException) -> bool:
     return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
 
 
-def _measure(
-    trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, evaluate: str
-) -> dict[str, Any]:
-    """Validation and test metrics of the final (or best) weights, as CalibrationMonitor saw them."""
+def _measure(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, evaluate: str) -> None:
+    """Validate and test the final (or best) weights."""
     best = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     ckpt_path = best[0] if evaluate == "best" else None
     if is_overridden("validation_step", model) and is_overridden("val_dataloader", data, L.LightningDataModule):
         trainer.validate(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=False)
     if is_overridden("test_step", model) and is_overridden("test_dataloader", data, L.LightningDataModule):
         trainer.test(model, datamodule=data, ckpt_path=ckpt_path, verbose=False, weights_only=False)
+
+
+def _found(trainer: L.Trainer) -> dict[str, Any]:
+    """Validation and test metrics as CalibrationMonitor saw them."""
     monitor, scaling = _callback(trainer, CalibrationMonitor), _callback(trainer, TemperatureScaling)
     plain = {} if monitor is None else monitor.measured
     found = _measured(plain)
