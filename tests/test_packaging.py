@@ -42,8 +42,8 @@ def package_files() -> set[str]:
     packages = ("ls_lightning", "hydra_plugins")
     code = {path.relative_to(ROOT).as_posix() for name in packages for path in (ROOT / name).rglob("*.py")}
     conf = {path for path in (ROOT / "conf").rglob("*") if path.suffix in {".py", ".yaml"}}
-    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ls_lightning" / "report" / "page").iterdir()}
-    return code | page | {"ls_lightning/py.typed"} | {f"ls_lightning/{path.relative_to(ROOT).as_posix()}" for path in conf}
+    code |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "ls_lightning" / "report" / "page").iterdir()}
+    return code | {"ls_lightning/py.typed"} | {f"ls_lightning/{path.relative_to(ROOT).as_posix()}" for path in conf}
 
 
 class Built:

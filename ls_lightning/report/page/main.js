@@ -7,6 +7,8 @@ async function loadPlotly() {
   document.head.append(element("script", { nonce: NONCE }, await new Response(stream).text()));
 }
 
+const NOT_DRAWN = ["sort", "rows", "reload"]; // choices that figures do not show
+
 function draw() {
   drawLegend();
   for (const drawing of drawings) drawing();
@@ -28,7 +30,7 @@ if (DATA.groups.length) {
   setUpPareto();
   setUpOverTraining();
   setUpSideBySide();
-  listeners.push(draw);
+  listeners.push((changes) => { if (!NOT_DRAWN.some((key) => key in changes)) draw(); });
   setUpPrint();
 }
 change({});

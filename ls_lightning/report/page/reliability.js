@@ -9,7 +9,7 @@ function reliability(bins, stage) {
   const points = 100 * Math.abs(claim - share);
   return {
     title: points < 0.05 ? "No gap" : `${claim > share ? "Over" : "Under"}confident by ${fixed(points, 1)} points`,
-    details: `ECE ${percent(error)}, accuracy ${percent(share)}, confidence ${percent(claim)}, ${stage} n = ${total.toLocaleString("en")}`,
+    details: `ECE ${percent(error)}, accuracy ${percent(share)}, confidence ${percent(claim)}, ${stage} n\u00a0=\u00a0${total.toLocaleString("en")}`,
     data: binTraces(counts, claimed, reached, total),
     layout: {
       barmode: "overlay", bargap: 0.06,

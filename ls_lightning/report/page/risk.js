@@ -1,12 +1,16 @@
 // Risk-coverage curves: how many errors are left among the surest samples.
-const SLOTS = [["ink", "2px,3px"], ["look1", "8px,4px"], ["look0", "solid"]];
+const SLOTS = [["ink", "2px,3px", "2 3"], ["look1", "8px,4px", "8 4"], ["look0", "solid", ""]]; // colour, dash
 
 function riskCoverage(shown) {
   const curves = shown.map((one, slot) => ({ ...one, slot })).filter(({ risk }) => risk);
+  legend("risk-legend", curves.map(({ title, risk, slot }) => [
+    line(`var(--${SLOTS[slot][0]})`, SLOTS[slot][2]),
+    `${title}: ${percent(at(risk, 1))} errors, ${percent(at(risk, 0.9))} without the least sure tenth`,
+  ]));
   if (!curves.length) return null;
   return {
     title: "Errors that are left among the surest answers",
-    details: curves.map(({ title, risk }) => `${title}: ${percent(at(risk, 1))} of all, ${percent(at(risk, 0.9))} without the least sure tenth`).join("; "),
+    details: "mean over seeds and t interval, of the three above; grey: the best that any order of the answers could do",
     data: [bestPossible(curves[0].risk), ...curves.flatMap(riskLines)],
     layout: {
       xaxis: axis("coverage: share of samples answered, the surest first", { range: [0, 1.005], zeroline: false }),

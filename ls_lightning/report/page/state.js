@@ -29,7 +29,7 @@ function change(changes) {
   try {
     sessionStorage.setItem(MEMORY, JSON.stringify(state));
   } catch { /* then the next page begins anew */ }
-  for (const listener of listeners) listener();
+  for (const listener of listeners) listener(changes);
 }
 
 // Plain training is what the others are compared with: it has a switch of its own.
