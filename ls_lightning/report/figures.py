@@ -36,6 +36,7 @@ def draw_figures(report: Report, out: Path, formats: Sequence[str]) -> list[tupl
         for name, title, figure in _figures(groups, choice, report.level):
             for form in formats:
                 save_figure(figure, out / "figures" / f"{name}{suffix}.{form}")
+                figure.set_layout_engine("none")  # it is laid out: once is enough for all formats
             found.append((f"{title}{f' ({setting})' if setting else ''}", f"figures/{name}{suffix}.{formats[0]}"))
     return found
 

@@ -38,10 +38,12 @@ def risk_by_eps(groups: Sequence[Group], chosen: Group, stage: str, level: float
     plain = plain_of(groups)
     looks = {} if plain is None else {plain: ("plain training", _PLAIN)}
     looks |= {group: (f.label, {"color": f.look["color"], "zorder": 3}) for f in families(groups) for group in f.groups}
-    shown = {group: curve for group in looks if (curve := mean_risk(group, stage, level=level)) is not None}
+    able = [group for group in looks if any(job.risk_coverage(stage) for job in group.jobs)]
+    grid = _some(sorted({group.eps for group in able if group is not plain}), chosen.eps) or [0.0]
+    able = [group for group in able if group is plain or group.eps in grid]
+    shown = {group: curve for group in able if (curve := mean_risk(group, stage, level=level)) is not None}
     if not shown:
         return None
-    grid = _some(sorted({group.eps for group in shown if group is not plain}), chosen.eps) or [0.0]
     columns = min(_COLUMNS, len(grid))
     rows = math.ceil(len(grid) / columns)
     figure = new_figure(width=1 + 3.6 * columns, height=0.8 + 3.4 * rows)
