@@ -81,20 +81,19 @@ class _Fused(torch.autograd.Function):
 def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Tensor, bool]:
     """Return the loss, and whether it had to be computed with care; write the gradient."""
     layout, _, target, weights, reduction, *_ = problem
-    slope, dtype = weights.slope(reduction), compute_dtype(logits)
+    slope, dtype, add = weights.slope(reduction), compute_dtype(logits), reduction != "none"
     z, out = arrange(logits, layout), None if gradient is None else arrange(gradient, layout)
-    if may_read(logits):
-        if logits.numel() <= _TINY[layout] and reduction != "none" and isinstance(slope, float) and target.is_uniform:
+    careful = not may_read(logits)
+    if not careful:
+        if logits.numel() <= _TINY[layout] and add and isinstance(slope, float) and target.is_uniform:
             total = tiny_loss(z, target, dtype, slope, out)
             if total is not None:
                 return logits.new_full((), total, dtype=dtype), False
-        losses = smoothed_rows(z, target, dtype, False, _arranged(slope, layout), out).view(weights.shape)
-        loss = weights.reduce(losses, reduction)
-        visible = weights.valid is None and weights.weight is None and reduction != "none"
-        if math.isfinite((loss if visible else losses.sum()).item()):
-            return loss, False
-    losses = smoothed_rows(z, target, dtype, True, _arranged(slope, layout), out).view(weights.shape)
-    return weights.reduce(losses, reduction), True
+        loss = smoothed_rows(z, target, dtype, False, _arranged(slope, layout), out, add)
+        careful = not math.isfinite((loss if add else loss.sum()).item())
+    if careful:
+        loss = smoothed_rows(z, target, dtype, True, _arranged(slope, layout), out, add)
+    return loss if add else weights.weigh(loss.view(weights.shape)), careful
 
 
 def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool) -> Tensor:
@@ -102,7 +101,7 @@ def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool)
     gradient = logits.detach() if overwrites else empty_like(logits)
     slope = _arranged(problem.weights.slope(problem.reduction) * upstream, problem.layout)
     z, out = arrange(logits, problem.layout), arrange(gradient, problem.layout)
-    smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out)
+    smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out, True)
     return gradient
 
 

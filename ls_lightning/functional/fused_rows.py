@@ -72,36 +72,38 @@ def smoothed_rows(
     target: SmoothedTarget,
     dtype: torch.dtype,
     careful: bool,
-    scale: Number = 1.0,
-    gradient: Tensor | None = None,
+    scale: Number,
+    gradient: Tensor | None,
+    add: bool,
 ) -> Tensor:
-    """Return the loss of each row of logits, and write its gradient.
+    """Return the loss of each row of logits or the sum of all, and write the gradient.
 
     Args:
         logits: `(outer, K, inner)`.
         target: of these.
         dtype: of the arithmetic.
-        careful: whether to look for classes that -inf masks and rows that are ignored. A loss that is finite without
-            this care is right.
-        scale: what the gradient is multiplied by.
+        careful: whether to look for classes that -inf masks and rows that are ignored. Where all losses are finite
+            without this care, they and the gradient are right.
+        scale: what the gradient of each row is multiplied by, and its part in the sum.
         gradient: of the logits' shape, written to; may be the logits themselves. None: nobody wants it.
+        add: whether to return the sum.
 
     Returns:
-        `(outer, 1, inner)`.
+        A 0-d tensor, or `(outer, 1, inner)`, not scaled.
     """
     if is_one_piece(logits.shape, dtype):
-        return _piece(logits, target, dtype, careful, scale, gradient)
-    losses = logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
+        found = _piece(logits, target, dtype, careful, scale, gradient)
+        return _sum(found, scale, careful) if add else found
+    sums, losses = [], None if add else logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
     for rows, space in pieces(logits.shape, dtype, logits.device):
-        losses[rows, :, space] = _piece(
-            logits[rows, :, space],
-            target.part(rows, space),
-            dtype,
-            careful,
-            _part(scale, rows, space),
-            None if gradient is None else gradient[rows, :, space],
-        )
-    return losses
+        part, factor = target.part(rows, space), _part(scale, rows, space)
+        wanted = None if gradient is None else gradient[rows, :, space]
+        found = _piece(logits[rows, :, space], part, dtype, careful, factor, wanted)
+        if losses is None:
+            sums.append(_sum(found, factor, careful))
+        else:
+            losses[rows, :, space] = found
+    return torch.stack(sums).sum() if losses is None else losses
 
 
 def tiny_loss(
@@ -156,6 +158,13 @@ def _piece(
         if z.data_ptr() != gradient.data_ptr():
             gradient.copy_(z)
     return losses
+
+
+def _sum(losses: Tensor, scale: Number, careful: bool) -> Tensor:
+    if not isinstance(scale, Tensor) or scale.ndim == 0:
+        return losses.sum() * scale
+    scaled = losses * scale
+    return (scaled.masked_fill_(scale == 0, 0) if careful else scaled).sum()
 
 
 def _below_the_top(logits: Tensor, dtype: torch.dtype, gradient: Tensor | None) -> Tensor:

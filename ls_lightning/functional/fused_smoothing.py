@@ -9,8 +9,9 @@ from torch.autograd import forward_ad
 
 from ls_lightning.functional.class_loss import Terms, check_shapes, class_loss
 from ls_lightning.functional.fused_ce import Problem, fused_loss, may_read
-from ls_lightning.functional.fused_layout import arrange_rows, layout_of
-from ls_lightning.functional.fused_rows import Number, SmoothedTarget
+from ls_lightning.functional.fused_layout import Layout, arrange_rows, layout_of
+from ls_lightning.functional.fused_rows import SmoothedTarget
+from ls_lightning.functional.fused_vmap import IGNORED, can_be_stacked, stacked_losses
 from ls_lightning.functional.options import Input, Reduction, Spread, WeightMode, check_options, compute_dtype
 from ls_lightning.functional.reduction import RowWeights
 from ls_lightning.functional.targets import Target, read_target
@@ -55,36 +56,70 @@ def smoothing_loss(
     if input != "logits" or not _is_plain(logits, target, eps, weight, smoothing.prior):
         return clear(logits)
     check_shapes(logits, target, weight)
-    layout = layout_of(logits)
-    if layout is None:
-        logits, layout = logits.contiguous(), "space"
+    if torch._C._are_functorch_transforms_active():
+        if weight is not None or smoothing.prior is not None or not can_be_stacked(logits, eps):
+            return clear(logits)
+        return _stacked(smoothing, logits, target, eps, ignore_index, reduction, spread)
     if smoothing.consume and logits.is_leaf and logits.requires_grad:
         raise ValueError(
             "consume_logits=True overwrites the logits in the backward pass, got logits that are a leaf of the "
             "graph: a parameter or an input. Leave it at False for them."
         )
-    shape, dtype = tuple(logits.shape), compute_dtype(logits)
-    read = _read_index(target, shape, dtype, ignore_index)
-    weight = None if weight is None else weight.to(dtype)
-    weights = RowWeights.of(read, weight, weight_mode, dtype)
-    by_class = weight is not None and weight_mode == "torch"
-    level = read.eps(eps, shape, dtype)
+    layout = layout_of(logits)
+    if layout is None:
+        logits, layout = logits.contiguous(), "space"
+    read = _read_index(target, logits, ignore_index)
+    weight = None if weight is None else weight.to(compute_dtype(logits))
+    weights = RowWeights.of(read, weight, weight_mode, compute_dtype(logits))
+    smoothed = _smoothed(smoothing, logits, read, eps, weight if weight_mode == "torch" else None, spread, layout)
+    return fused_loss(logits, Problem(layout, read, smoothed, weights, reduction, smoothing.consume, clear))
 
-    def rows(values: Tensor) -> Tensor:
-        return arrange_rows(values if values.shape == weights.shape else values.expand(weights.shape), layout)
 
-    smoothed = SmoothedTarget(
-        label=rows(read.value),
-        valid=None if read.valid is None else rows(read.valid),
-        eps=_number(level) if not isinstance(level, Tensor) or level.ndim == 0 else rows(level),
+def _smoothed(
+    smoothing: Smoothing,
+    logits: Tensor,
+    read: Target,
+    eps: float | Tensor,
+    weight: Tensor | None,
+    spread: Spread,
+    layout: Layout,
+) -> SmoothedTarget:
+    """Lay out what the target is smoothed to; `weight` is that of the classes, not of the samples."""
+    dtype = compute_dtype(logits)
+    level = read.eps(eps, tuple(logits.shape), dtype)
+    if isinstance(level, Tensor):
+        if level.ndim:
+            level = arrange_rows(level.expand(read.value.shape), layout)
+        elif may_read(level):
+            level = level.item()
+    return SmoothedTarget(
+        label=arrange_rows(read.value, layout),
+        valid=None if read.valid is None else arrange_rows(read.valid, layout),
+        eps=level,
         others=spread == "others",
         prior=None if smoothing.prior is None else smoothing.prior.to(dtype).view(1, -1, 1),
-        weight=weight.view(1, -1, 1) if weight is not None and by_class else None,
-        own_weight=rows(read.expectation(weight)) if weight is not None and by_class else 1.0,
+        weight=None if weight is None else weight.view(1, -1, 1),
+        own_weight=1.0 if weight is None else arrange_rows(read.expectation(weight), layout),
         divergence=smoothing.divergence,
         num_classes=read.num_classes,
     )
-    return fused_loss(logits, Problem(layout, read, smoothed, weights, reduction, smoothing.consume, clear))
+
+
+def _stacked(
+    smoothing: Smoothing,
+    logits: Tensor,
+    target: Tensor,
+    eps: float | Tensor,
+    ignore_index: int,
+    reduction: Reduction,
+    spread: Spread,
+) -> Tensor:
+    def clear(logits: Tensor, target: Tensor, eps: Tensor) -> Tensor:
+        return class_loss(smoothing.clear, logits, target, eps, None, "sample", IGNORED, "none", spread, "logits")
+
+    read = read_target(target, tuple(logits.shape), compute_dtype(logits), ignore_index)
+    losses = stacked_losses(read, logits, eps, spread == "others", smoothing.divergence, clear)
+    return RowWeights.of(read, None, "sample", losses.dtype).reduce(losses, reduction)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -99,20 +134,23 @@ def _is_plain(logits: Tensor, target: Tensor, *constants: float | Tensor | None)
     for value in constants:
         if isinstance(value, Tensor) and (value.requires_grad or type(value) not in _PLAIN):
             return False
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling() or _is_traced():
         return False
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0:
         return False
     return logits.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled()
 
 
-def _read_index(target: Tensor, shape: tuple[int, ...], dtype: torch.dtype, ignore_index: int) -> Target:
+def _is_traced() -> bool:
+    """Whether what happens is written down to be run again."""
+    key = torch._C._TorchDispatchModeKey.PROXY
+    return torch._C._get_tracing_state() is not None or torch._C._get_dispatch_mode(key) is not None
+
+
+def _read_index(target: Tensor, logits: Tensor, ignore_index: int) -> Target:
     """Read class indices; where a look shows that none is ignored, without marks for those that are."""
+    shape, dtype = tuple(logits.shape), compute_dtype(logits)
     read = read_target(target, shape, dtype, None)
     if ignore_index < 0 and may_read(target) and read.value.amin().item() >= 0:
         return read
     return read_target(target, shape, dtype, ignore_index)
-
-
-def _number(eps: Number) -> Number:
-    return eps.item() if isinstance(eps, Tensor) and may_read(eps) else eps

@@ -1,0 +1,43 @@
+"""The losses by the clear formulation alone, the judge of the fast one, and whether the fast one was taken."""
+
+from contextlib import contextmanager
+from unittest import mock
+
+from ls_lightning.functional import fused_ce, fused_smoothing, fused_vmap
+
+
+@contextmanager
+def clear():
+    """Inside, no call goes the fast way."""
+    with mock.patch.object(fused_smoothing, "_is_plain", return_value=False):
+        yield
+
+
+@contextmanager
+def counted():
+    """Lists the passes over logits that the fast way makes inside: whether each wrote a gradient."""
+    passes = []
+
+    def spied(own, position):
+        def spy(*args):
+            passes.append(args[position] is not None)
+            return own(*args)
+
+        return spy
+
+    with (
+        mock.patch.object(fused_ce, "smoothed_rows", spied(fused_ce.smoothed_rows, 5)),
+        mock.patch.object(fused_ce, "tiny_loss", spied(fused_ce.tiny_loss, 4)),
+        mock.patch.object(fused_vmap, "smoothed_rows", spied(fused_vmap.smoothed_rows, 5)),
+    ):
+        yield passes
+
+
+def value_and_gradient(loss, logits, *args, upstream=None, **options):
+    """The loss and what it does to logits that are no leaf, whose strides are kept."""
+    leaf = logits.detach().clone().requires_grad_()
+    seen = leaf.as_strided(logits.size(), logits.stride()) if leaf.stride() != logits.stride() else leaf * 1
+    seen.retain_grad()
+    value = loss(seen, *args, **options)
+    value.backward(value.new_ones(value.shape) if upstream is None else upstream)
+    return value.detach(), seen.grad
