@@ -30,8 +30,8 @@ def write_section(name: str, text: str) -> None:
 def machine(*packages: str) -> str:
     """One line: the processor, its cores, Python, and the versions of `packages`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"{_processor()}, {cores} cores, Python {platform.python_version()}, {found}"
+    found = [f"{name} {version(name)}" for name in packages]
+    return ", ".join([_processor(), f"{cores} cores", f"Python {platform.python_version()}", *found])
 
 
 def _processor() -> str:
