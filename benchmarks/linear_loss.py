@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from results_page import machine, write_section
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from ls_lightning.functional import linear_smoothed_cross_entropy
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from peak_bytes import peak_bytes
 
 SIZES, ROUNDS, EPS = ["2048x256x32000"], 7, 0.1
 BASE = "linear, then `F.cross_entropy`"
@@ -53,17 +56,6 @@ def seconds(run: Callable[[], None]) -> float:
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
-
-
-def peak_bytes(run: Callable[[], None]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    events = sorted((e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]")
-    live = top = 0
-    for _, change in events:
-        live += change
-        top = max(top, live)
-    return top
 
 
 def table(size: str) -> str:

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from no_sync import NoSync
+from peak_bytes import peak_bytes
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from ls_lightning.functional import linear_chunks, linear_ops, prior_smoothing, smoothed_cross_entropy
@@ -276,18 +276,6 @@ def test_the_gradient_of_a_weight_is_summed_in_float32(monkeypatch):
 
 
 # Memory and the device
-
-
-def peak_bytes(step):
-    """The most that was allocated at once by torch, by its own count."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        step()
-    events = sorted((e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]")
-    live = top = 0
-    for _, change in events:
-        live += change
-        top = max(top, live)
-    return top
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
