@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 from job_folders import history, measured, write_job, write_sweep
 
 from ls_lightning.report import __main__ as report
+from ls_lightning.report.pareto import front
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -108,6 +110,41 @@ def test_every_figure_is_drawn(browser, sweep):
         assert "stolen" not in page.evaluate("Object.keys(window)")
         assert EVIL in page.locator("#left-out").inner_text()
         assert EVIL in page.locator("#filters").inner_text()
+
+
+def test_figures_show_the_numbers_of_the_jobs(browser, sweep):
+    found = [json.loads(path.read_text()) for path in sweep.parent.parent.glob("*_*/*/result.json")]
+    test = {}
+    for job in found:
+        schedule = "-" if job["eps"] == 0 else job["schedule"].partition("(")[0]
+        test.setdefault((job["loss"], schedule, job["eps"]), []).append(job["metrics"]["test"])
+
+    def means(key, *names):
+        groups = [("ce", "-", 0), *sorted(name for name in test if name[:2] == names)]
+        return [pytest.approx(statistics.fmean(one[key] for one in test[group]), rel=1e-4) for group in groups]
+
+    with opened(browser, sweep) as page:
+        shown = page.evaluate("document.querySelector('#against-eps-nll .plot').data")
+        lines = [trace["y"] for trace in shown if trace["mode"] == "lines+markers"]
+        assert lines[-3:] == [
+            means("nll", *names) for names in (("ce", "Constant"), ("ce", "Linear"), ("kl", "Constant"))
+        ]
+        points = [
+            (100 * statistics.fmean(one["ece"] for one in jobs), 100 * statistics.fmean(one["acc"] for one in jobs))
+            for jobs in [*test.values(), [measured(0.7)]]
+        ]
+        assert page.locator("#pareto h3").inner_text().startswith(f"{len(front(points))} of {len(points)} are beaten")
+        # counts 20 and 80, confidence 0.6 and 0.95, accuracy 0.5 and 0.9
+        assert page.locator("#reliability-0 h3").inner_text() == "Overconfident by 6.0 points"
+        said = "ECE 6.0 %, accuracy 82.0 %, confidence 88.0 %, test n = 300"
+        assert page.locator("#reliability-0 p").inner_text().replace("\xa0", " ") == said
+        assert "plain training: 10.0 % errors" in page.locator("#risk-legend").inner_text()
+        (best,) = [
+            trace
+            for trace in page.evaluate("document.querySelector('#risk-coverage .plot').data")
+            if "Best possible" in str(trace.get("hovertext"))
+        ]
+        assert best["y"] == pytest.approx([0, 0, 0, 10])
 
 
 @pytest.mark.parametrize("table", ["means", "differences", "left-out"])

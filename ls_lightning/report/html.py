@@ -20,7 +20,7 @@ from ls_lightning.sweep.table import stage_of
 
 _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = (  # each knows those before it
-    *("state", "words", "tables", "filters", "look"),
+    *("state", "words", "tables", "filters", "look", "legend"),
     *("against_eps", "pareto", "over_training", "reliability", "risk", "side_by_side", "main"),
 )
 

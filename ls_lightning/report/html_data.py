@@ -23,9 +23,11 @@ _MOST_POINTS = 120
 def figure_data(report: Report) -> dict[str, Any]:
     """Settings with their choice, groups with their estimates and curves, and what the metrics are called.
 
-    Shares are of 1 in bins and curves, and in the unit that is shown in estimates; what is unknown is None.
+    Shares are of 1 in bins and curves, and in the unit that is shown in estimates; what is unknown is None. The
+    coverages of all risk-coverage curves are mostly the same, and stand there once.
     """
     groups, stage = report.groups, stage_of(report.groups)
+    coverages: list[list[float]] = []
     settings = list(dict.fromkeys(group.setting for group in groups))
     looks = {group: look for setting in settings for group, look in _looks(groups, setting).items()}
     return {
@@ -36,8 +38,13 @@ def figure_data(report: Report) -> dict[str, Any]:
         "groups": [
             {**_keys(group), **looks[group], "setting": settings.index(group.setting)}
             | _numbers(group, stage, report.level)
+            | {
+                "risk": _risk(group, stage, report.level, coverages),
+                "scaledRisk": _risk(group, stage, report.level, coverages, scaled=True),
+            }
             for group in groups
         ],
+        "coverages": coverages,
     }
 
 
@@ -83,8 +90,6 @@ def _numbers(group: Group, stage: str, level: float) -> dict[str, Any]:
         "scaled": _estimates(group, f"{stage}_scaled", level),
         "bins": _rounded(pooled_bins(group, stage)),
         "scaledBins": _rounded(pooled_bins(group, stage, scaled=True)),
-        "risk": _risk(group, stage, level, scaled=False),
-        "scaledRisk": _risk(group, stage, level, scaled=True),
         "epsCurve": _rounded(_eps_curve(group)),
     }
 
@@ -98,9 +103,21 @@ def _estimates(group: Group, stage: str, level: float) -> dict[str, list[float |
     }
 
 
-def _risk(group: Group, stage: str, level: float, *, scaled: bool) -> list[list[float | None]] | None:
+def _risk(
+    group: Group, stage: str, level: float, coverages: list[list[float]], *, scaled: bool = False
+) -> dict[str, Any] | None:
+    """Risk, half of its interval where there is one, and the place of its coverages among all."""
     curve = mean_risk(group, stage, scaled=scaled, level=level)
-    return None if curve is None else _rounded([curve.coverage, curve.risk, curve.half])
+    if curve is None:
+        return None
+    if curve.coverage not in coverages:
+        coverages.append(curve.coverage)
+    half = [_round(value) for value in curve.half]
+    return {
+        "coverage": coverages.index(curve.coverage),
+        "risk": [_round(value) for value in curve.risk],
+        "half": half if any(half) else None,
+    }
 
 
 def _eps_curve(group: Group) -> Curve | None:

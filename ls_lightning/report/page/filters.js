@@ -23,10 +23,15 @@ function setUpFilters() {
 
 function settingSelect() {
   const options = DATA.settings.map(({ name }, number) => element("option", { value: number }, name || "(none)"));
-  const select = element("select", {
-    id: "setting",
-    change: () => change({ setting: select.value === "" ? null : Number(select.value), panels: [null, null, null] }),
-  }, element("option", { value: "" }, "all settings"), ...options);
+  const select = element(
+    "select",
+    {
+      id: "setting",
+      change: () => change({ setting: select.value === "" ? null : Number(select.value), panels: [null, null, null] }),
+    },
+    element("option", { value: "" }, "all settings"),
+    ...options,
+  );
   if (state.setting >= DATA.settings.length) state.setting = null;
   select.value = state.setting ?? "";
   return element("label", {}, "Setting ", select);
@@ -35,7 +40,10 @@ function settingSelect() {
 function checkboxes(key, values) {
   const boxes = values.map((value) => {
     const box = element("input", {
-      type: "checkbox", name: key, value, checked: !state.hidden[key].includes(value),
+      type: "checkbox",
+      name: key,
+      value,
+      checked: !state.hidden[key].includes(value),
       change: () => {
         const others = state.hidden[key].filter((other) => other !== value);
         change({ hidden: { ...state.hidden, [key]: box.checked ? others : [...others, value] } });
@@ -48,7 +56,9 @@ function checkboxes(key, values) {
 
 function plainSwitch() {
   const box = element("input", {
-    type: "checkbox", name: "plain", checked: !state.hidden.plain,
+    type: "checkbox",
+    name: "plain",
+    checked: !state.hidden.plain,
     change: () => change({ hidden: { ...state.hidden, plain: !box.checked } }),
   });
   return element("fieldset", {}, element("legend", {}, "Baseline"), element("label", {}, box, "plain training"));
@@ -58,7 +68,11 @@ function plainSwitch() {
 function segments(key, bar, names) {
   for (const [value, words] of Object.entries(names)) {
     const radio = element("input", {
-      type: "radio", name: key, value, checked: state[key] === value, change: () => change({ [key]: value }),
+      type: "radio",
+      name: key,
+      value,
+      checked: state[key] === value,
+      change: () => change({ [key]: value }),
     });
     bar.append(element("label", {}, radio, words));
   }
@@ -67,7 +81,9 @@ function segments(key, bar, names) {
 
 function setUpTheme() {
   segments("theme", document.getElementById("theme"), { auto: "Auto", light: "Light", dark: "Dark" });
-  const apply = () => { document.documentElement.dataset.theme = state.theme; };
+  const apply = () => {
+    document.documentElement.dataset.theme = state.theme;
+  };
   listeners.unshift(apply); // before anything is drawn
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => change({}));
 }
@@ -76,9 +92,16 @@ function setUpTheme() {
 function setUpReload() {
   if (DATA.refresh === null) return;
   const box = element("input", {
-    type: "checkbox", checked: state.reload, change: () => change({ reload: box.checked }),
+    type: "checkbox",
+    checked: state.reload,
+    change: () => change({ reload: box.checked }),
   });
   const every = `load again every ${DATA.refresh} s, as --watch writes it`;
   document.getElementById("refresh").append(element("label", {}, box, every));
-  setInterval(() => { if (state.reload) location.reload(); }, 1000 * Math.max(1, DATA.refresh));
+  setInterval(
+    () => {
+      if (state.reload) location.reload();
+    },
+    1000 * Math.max(1, DATA.refresh),
+  );
 }

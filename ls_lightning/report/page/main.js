@@ -14,10 +14,17 @@ function draw() {
   for (const drawing of drawings) drawing();
 }
 
-function setUpPrint() { // paper is white
+function setUpPrint() {
+  // paper is white
   const root = document.documentElement;
-  addEventListener("beforeprint", () => { root.style.colorScheme = "light"; draw(); });
-  addEventListener("afterprint", () => { root.style.colorScheme = ""; draw(); });
+  addEventListener("beforeprint", () => {
+    root.style.colorScheme = "light";
+    draw();
+  });
+  addEventListener("afterprint", () => {
+    root.style.colorScheme = "";
+    draw();
+  });
 }
 
 document.documentElement.classList.add("js");
@@ -30,10 +37,17 @@ if (DATA.groups.length) {
   setUpPareto();
   setUpOverTraining();
   setUpSideBySide();
-  listeners.push((changes) => { if (!NOT_DRAWN.some((key) => key in changes)) draw(); });
+  listeners.push((changes) => {
+    if (!NOT_DRAWN.some((key) => key in changes)) draw();
+  });
   setUpPrint();
 }
 change({});
-loadPlotly().then(draw, (error) => {
-  document.getElementById("figures-caption").textContent = `The figures need a browser of 2023 or later (${error.message}).`;
-}).finally(() => { document.documentElement.dataset.ready = "true"; });
+loadPlotly()
+  .then(draw, (error) => {
+    document.getElementById("figures-caption").textContent =
+      `The figures need a browser of 2023 or later (${error.message}).`;
+  })
+  .finally(() => {
+    document.documentElement.dataset.ready = "true";
+  });

@@ -1,7 +1,9 @@
 // What the page knows (DATA), what the reader chose (state), and who is told when a choice changes.
 const NONCE = document.currentScript.nonce;
 const DATA = JSON.parse(document.getElementById("data").textContent);
-DATA.groups.forEach((group, number) => { group.number = number; });
+DATA.groups.forEach((group, number) => {
+  group.number = number;
+});
 
 const MEMORY = `ls-report ${location.pathname}`;
 const state = {
@@ -28,7 +30,9 @@ function change(changes) {
   Object.assign(state, changes);
   try {
     sessionStorage.setItem(MEMORY, JSON.stringify(state));
-  } catch { /* then the next page begins anew */ }
+  } catch {
+    /* then the next page begins anew */
+  }
   for (const listener of listeners) listener(changes);
 }
 

@@ -2,7 +2,9 @@
 function setUpTables() {
   for (const table of document.querySelectorAll("table[id]")) {
     const rows = [...table.tBodies[0].rows];
-    rows.forEach((row, number) => { row.dataset.place = number; });
+    rows.forEach((row, number) => {
+      row.dataset.place = number;
+    });
     const headings = [...table.tHead.rows[0].cells];
     headings.forEach((heading, column) => {
       heading.firstElementChild.addEventListener("click", () => {
@@ -20,7 +22,8 @@ function sortTable(table, headings, rows) {
   const { column = null, up = true } = state.sort[table.id] ?? {};
   if (column !== null && column >= headings.length) return; // remembered of another sweep
   headings.forEach((heading, number) =>
-    heading.setAttribute("aria-sort", number !== column ? "none" : up ? "ascending" : "descending"));
+    heading.setAttribute("aria-sort", number !== column ? "none" : up ? "ascending" : "descending"),
+  );
   const place = (row) => Number(row.dataset.place);
   const compare = column === null ? () => 0 : comparing(column, headings[column].classList.contains("number"), up);
   rows.sort((a, b) => compare(a.cells[column], b.cells[column]) || place(a) - place(b));
