@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.fused_layout import Layout, arrange, arrange_rows
-from ls_lightning.functional.fused_pages import empty_like
 from ls_lightning.functional.fused_rows import SmoothedTarget, smoothed_rows, tiny_loss
 from ls_lightning.functional.options import Reduction, compute_dtype
 from ls_lightning.functional.reduction import RowWeights
@@ -61,9 +60,8 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
         ctx.problem = problem
         ctx.save_for_backward(logits)
-        # A narrow gradient waits for its factor: rounded before, it would be rounded twice, or to 0.
-        at_once = logits.dtype == compute_dtype(logits) and problem.reduction != "none" and not problem.consume
-        ctx.gradient = empty_like(logits) if at_once else None
+        at_once = problem.reduction != "none" and not problem.consume and (_is_wide(logits) or may_read(logits))
+        ctx.gradient = torch.empty_like(logits) if at_once else None
         loss, ctx.careful = _loss(logits, problem, ctx.gradient)
         return loss
 
@@ -73,9 +71,16 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():
             (logits,) = ctx.saved_tensors
             return torch.autograd.grad(ctx.problem.clear(logits), logits, upstream, create_graph=True)[0], None
-        if gradient is None:
-            return _gradient(ctx.saved_tensors[0], ctx.problem, upstream, ctx.careful), None
-        return gradient if may_read(upstream) and upstream.item() == 1 else gradient.mul_(upstream), None
+        if gradient is not None and may_read(upstream) and upstream.item() == 1:
+            return gradient, None
+        if gradient is not None and _is_wide(gradient):
+            return gradient.mul_(upstream), None
+        # A narrow gradient that has a factor was rounded too early, maybe to 0.
+        return _gradient(ctx.saved_tensors[0], ctx.problem, upstream, ctx.careful), None
+
+
+def _is_wide(values: Tensor) -> bool:
+    return values.dtype == compute_dtype(values)
 
 
 def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Tensor, bool]:
@@ -98,7 +103,7 @@ def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Te
 
 def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool) -> Tensor:
     overwrites = problem.consume and 0 not in logits.stride()
-    gradient = logits.detach() if overwrites else empty_like(logits)
+    gradient = logits.detach() if overwrites else torch.empty_like(logits)
     slope = _arranged(problem.weights.slope(problem.reduction) * upstream, problem.layout)
     z, out = arrange(logits, problem.layout), arrange(gradient, problem.layout)
     smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out, True)

@@ -129,8 +129,8 @@ def tiny_loss(
     if not math.isfinite(loss):
         return None
     if gradient is not None:
-        torch.sub(z.exp_().mul_(slope), each * slope, out=gradient)
-        gradient.scatter_add_(1, target.label, own.fill_(-true * slope))
+        z.exp_().mul_(slope).sub_(each * slope).scatter_add_(1, target.label, own.fill_(-true * slope))
+        gradient.copy_(z)
     return loss
 
 
