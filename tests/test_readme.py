@@ -1,166 +1,23 @@
-"""What the documents show is run: Python blocks, command lines, configuration, links.
+"""README and its neighbours: what they show is run, and what they link to is there; and how that is found out."""
 
-A document's blocks run in order, in one working directory that is empty at first. Its Python blocks share a
-namespace. A block that begins with ``# some_file.py`` (or .yaml) is also written to that file, so that a
-command may name it.
-"""
-
-import os
-import re
-import shlex
-import subprocess
-import sys
-import tomllib
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
-from urllib.parse import unquote
 
 import pytest
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-from omegaconf import OmegaConf
+from documents import ROOT, anchors, blocks, dead_links, malformed_links, run_document
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-NOT_RUN = {"text", "console"}
-SMALL = "trainer.max_epochs=1"
-# Set-up and tools that a test must not run: they install, start other systems, or run the tests themselves.
-SETUP = [
-    r"\S*python3? -m (venv|pip|pytest)\b",
-    r"\S*pip install\b",
-    r"(docker|git|cd|pre-commit|nvidia-smi)\b",
-    r"bash \.ci/run$",
-    r"\S*/activate$|(source|\.) \S*/activate$",
-]
-JOB = re.compile(r"\S*python3? (?=-m ls_lightning\.|\S+\.py\b)")
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-    line: int
-
-
-def blocks(document: Path) -> list[Block]:
-    tokens = MarkdownIt().parse(document.read_text(encoding="utf-8"))
-    return [
-        Block(token.info.strip(), token.content, token.map[0] + 2)
-        for token in tokens
-        if token.type == "fence" and token.map
-    ]
-
-
-def commands(text: str) -> Iterator[str]:
-    """The simple commands of a shell block, without comments and continuations."""
-    for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.shlex(line, posix=False, punctuation_chars=True)
-        words.whitespace_split = True
-        command: list[str] = []
-        for word in [*words, "&&"]:
-            if word in {"&&", ";"}:
-                if command:
-                    yield " ".join(command)
-                command = []
-            else:
-                command.append(word)
-
-
-def run_command(command: str, folder: Path) -> None:
-    """Run what a reader would type, with this interpreter and one epoch."""
-    words = shlex.split(command)
-    settings = {}
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        name, _, settings[name] = words.pop(0).partition("=")
-    command = shlex.join(words)
-    if any(re.match(pattern, command) for pattern in SETUP):
-        return
-    if not JOB.match(command):
-        pytest.fail(f"no test knows how to check the command {command!r}")
-    arguments = [str(ROOT / word) if word.endswith(".py") and (ROOT / word).exists() else word for word in words[1:]]
-    if arguments[:2] == ["-m", "ls_lightning.train"]:
-        arguments.append(SMALL)
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**os.environ, "WANDB_MODE": "offline", "MPLBACKEND": "Agg", "PYTHONPATH": path, **settings},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    if done.returncode != 0:
-        pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout}{done.stderr}", pytrace=False)
-
-
-def run_document(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    module = ModuleType(f"blocks_of_{document.stem}")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    for block in blocks(document):
-        if named := re.match(r"# (\S+\.(?:py|ya?ml))\n", block.text):
-            file = folder / named[1]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.text)
-        if block.language == "python":
-            source = "\n" * (block.line - 1) + block.text
-            exec(compile(source, str(document), "exec"), module.__dict__)
-        elif block.language == "sh":
-            for command in commands(block.text):
-                run_command(command, folder)
-        elif block.language == "yaml":
-            OmegaConf.create(block.text)
-        elif block.language == "toml":
-            tomllib.loads(block.text)
-        elif block.language not in NOT_RUN:
-            pytest.fail(f"{document.name}:{block.line}: no test knows blocks of the language {block.language!r}")
-
-
-def links(document: Path) -> Iterator[str]:
-    def walk(tokens: list[Token]) -> Iterator[str]:
-        for token in tokens:
-            for name in ("href", "src"):
-                if token.attrGet(name):
-                    yield str(token.attrGet(name))
-            if token.type in {"html_inline", "html_block"}:
-                yield from re.findall(r"""(?:href|src)=["']([^"']+)""", token.content)
-            yield from walk(token.children or [])
-
-    yield from walk(MarkdownIt().parse(document.read_text(encoding="utf-8")))
-
-
-def dead_links(document: Path) -> list[str]:
-    """Links to files that are not there and to headings that no document has; the web is not looked at."""
-    dead = []
-    for link in links(document):
-        path, _, anchor = unquote(link).partition("#")
-        if re.match(r"[a-z][a-z0-9+.-]*:", path):
-            continue
-        target = (document.parent / path) if path else document
-        if not target.exists() or (anchor and anchor not in anchors(target)):
-            dead.append(link)
-    return dead
-
-
-def anchors(document: Path) -> set[str]:
-    tokens = MarkdownIt().parse(document.read_text(encoding="utf-8"))
-    titles = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+TOP = sorted(ROOT.glob("*.md"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", TOP, ids=lambda path: path.name)
 def test_every_block_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_document(document, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", TOP, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(document: Path) -> None:
     assert dead_links(document) == []
+    assert malformed_links(document) == []
 
 
 def test_the_first_screen_has_the_two_commands() -> None:
@@ -267,12 +124,43 @@ def test_a_broken_block_is_found(sample: Path, monkeypatch: pytest.MonkeyPatch, 
     assert complaint in f"{caught.typename}: {caught.value}"
 
 
-@pytest.mark.parametrize("link", ["gone.md", "other.md#gone", "#gone", "../docs/gone.png"])
+@pytest.mark.parametrize("link", ["gone.md", "other.md#gone", "#gone", "../docs/gone.png", "picture.png#a"])
 @pytest.mark.parametrize("form", ["[it]({})", "![it]({})", '<img src="{}">', '<p>\n<a href="{}">it</a></p>'])
 def test_a_dead_link_is_found(sample: Path, link: str, form: str) -> None:
     with sample.open("a") as file:
         file.write(f"\n{form.format(link)}\n")
     assert dead_links(sample) == [link]
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchors_of_it"),
+    [
+        ("## Losses, and `eps`", {"losses-and-eps"}),
+        ("## [A link](other.md) here", {"a-link-here"}),
+        ("## Twice\n\n## Twice", {"twice", "twice-1"}),
+    ],
+)
+def test_headings_are_named_as_on_github(sample: Path, heading: str, anchors_of_it: set[str]) -> None:
+    sample.write_text(f"{heading}\n")
+    assert anchors(sample) == anchors_of_it
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://example.org/x",
+        "https://localhost/x",
+        "https:/example.org/x",
+        "https://arxiv.org/1706.04599",
+        "https://github.com/Lightning-AI/pytorch-lightning/issues/many",
+        "ftp://example.org",
+    ],
+)
+def test_a_malformed_link_is_found(sample: Path, link: str) -> None:
+    assert malformed_links(sample) == []
+    with sample.open("a") as file:
+        file.write(f"\n[it]({link})\n")
+    assert malformed_links(sample) == [link]
 
 
 def test_an_error_names_the_line_of_the_document(sample: Path, monkeypatch: pytest.MonkeyPatch) -> None:
