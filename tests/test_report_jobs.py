@@ -14,6 +14,7 @@ from job_folders import measured, write_job, write_sweep
 
 from ls_lightning.report.content import make_report
 from ls_lightning.sweep.criterion import parse_criterion
+from ls_lightning.sweep.curves import mean_risk
 from ls_lightning.sweep.find import find_jobs, newest_sweep
 from ls_lightning.sweep.groups import baseline_of, group_jobs
 from ls_lightning.sweep.jobs import read_job
@@ -107,7 +108,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 KEYS = ["schema", "status", "eps", "loss", "schedule", "seed", "model", "data", "digest", "metrics", "reliability"]
-KEYS += ["temperature", "started", "devices"]
+KEYS += ["temperature", "started", "devices", "risk_coverage"]
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,6 +125,10 @@ def test_whatever_is_in_a_result_the_job_is_counted_or_listed(tmp_path, odd):
     for job in report.jobs:
         job.bins()
         job.bins(scaled=True)
+        job.risk_coverage()
+    for group in report.groups:
+        mean_risk(group, "test")
+        mean_risk(group, "test", scaled=True)
 
 
 def test_a_setting_of_its_own_is_a_group_of_its_own(tmp_path):
