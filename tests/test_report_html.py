@@ -72,6 +72,7 @@ def test_nothing_comes_from_outside(sweep, capsys):
     assert not {"link", "img", "iframe"} & {tag for tag, _ in page.tags}
     (policy,) = [a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'nonce-")
+    assert (sweep / "report" / "report.html").read_bytes().isascii(), "the same in every encoding"
 
 
 def test_numbers_are_those_of_the_jobs(sweep, capsys):

@@ -29,7 +29,8 @@ def html_report(report: Report, refresh: float | None = None) -> str:
     """The text of ``report.html``.
 
     Nothing is fetched: styles, scripts, numbers and plotly.js, compressed, are inside, and a content security policy
-    forbids the rest. Without JavaScript the answer and the tables are still there.
+    forbids the rest. Without JavaScript the answer and the tables are still there. The text is ASCII, so that it reads
+    the same in whatever encoding it is written or served.
 
     Args:
         report: what it says.
@@ -40,7 +41,7 @@ def html_report(report: Report, refresh: float | None = None) -> str:
     """
     data = json.dumps({**figure_data(report), "refresh": refresh}, allow_nan=False, separators=(",", ":"))
     stage, level = stage_of(report.groups), report.level
-    parts = {
+    words = {
         "title": escape(report.answers[0][1] if report.answers else "No answer"),
         "answers": "\n".join(_answer(report, *answer) for answer in report.answers),
         "counts": escape(report.counts),
@@ -50,13 +51,16 @@ def html_report(report: Report, refresh: float | None = None) -> str:
         "differences": difference_table(report.groups, level),
         "left_out": left_out_table(report.left_out),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    code = {
         "nonce": hashlib.sha256(data.encode()).hexdigest()[:32],
         "style": (_PAGE / "report.css").read_text(encoding="utf-8"),
         "script": "\n".join((_PAGE / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
         "data": data.replace("<", "\\u003c"),  # so that no text in it ends the script
         "plotly": _packed_plotly(),
     }
-    return Template((_PAGE / "report.html").read_text(encoding="utf-8")).substitute(parts)
+    ascii_words = {name: text.encode("ascii", "xmlcharrefreplace").decode() for name, text in words.items()}
+    return Template((_PAGE / "report.html").read_text(encoding="utf-8")).substitute(ascii_words, **code)
 
 
 @cache

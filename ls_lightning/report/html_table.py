@@ -138,7 +138,8 @@ def _table(name: str, columns: Sequence[str], rows: Sequence[str]) -> str:
 
 def _head(name: str) -> str:
     css = "" if name in _TEXTS else ' class="number eps"' if name == "eps" else ' class="number"'
-    return f'<th scope="col" aria-sort="none"{css}><button type="button">{escape(name)}</button></th>'
+    unbroken = name.replace(" %", "\N{NO-BREAK SPACE}%")
+    return f'<th scope="col" aria-sort="none"{css}><button type="button">{escape(unbroken)}</button></th>'
 
 
 def _code(text: str) -> str:
