@@ -1,11 +1,8 @@
 """One job as a process: the command, the start, the end."""
 
-import contextlib
 import os
-import signal
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -14,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.ls_process_launcher._folders import LOG
 from hydra_plugins.ls_process_launcher._jobs import Job
+from hydra_plugins.ls_process_launcher._supervisors import ForkedSupervisor, FreshSupervisor, NeverBegunError
+from hydra_plugins.ls_process_launcher._warm import Template
 
-_SUPERVISE = Path(__file__).with_name("_supervise.py")
 _CALLBACK = "hydra_plugins.ls_process_launcher._returned.StoreReturnValue"
 _OF_THE_SWEEP = ("hydra.run.", "hydra.sweep.", "hydra.launcher.", "hydra.sweeper.", "hydra.mode", "hydra.job.num")
 
@@ -65,39 +63,40 @@ def _quoted(text: str) -> str:
 
 
 class JobProcess:
-    """A running job, its ranks and all. It ends when this process ends, however that happens."""
+    """A running job, its ranks and all. It ends when this process ends, however that happens.
 
-    def __init__(self, job: Job, command: list[str], env: dict[str, str]) -> None:
-        with (job.folder / LOG).open("ab") as log:
-            self._log_start = log.tell()
-            # -I and -S: the supervisor needs nothing but the standard library and starts in milliseconds.
-            self._supervisor = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SUPERVISE), *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=env,
-                start_new_session=True,
-            )
+    Args:
+        job: which one.
+        command: of a fresh process.
+        env: its environment.
+        template: to fork it from; None, or one that has ended: a fresh process.
+    """
+
+    def __init__(self, job: Job, command: list[str], env: dict[str, str], template: Template | None) -> None:
         self._log = job.folder / LOG
+        self._fresh = partial(FreshSupervisor, command, env)
+        self._supervisor: FreshSupervisor | ForkedSupervisor
+        with self._log.open("ab") as log:
+            self._log_start = log.tell()
+            socket = None if template is None else template.fork(command, env, log)
+            self._supervisor = self._fresh(log) if socket is None else ForkedSupervisor(socket)
 
     def poll(self) -> int | None:
         """The exit code, 128 + signal if one killed it, or None while it runs."""
-        code = self._supervisor.poll()
-        if code is not None and self._supervisor.stdin is not None:
-            self._supervisor.stdin.close()
-        if code is not None and code < 0:
-            _kill_session(self._supervisor.pid)  # somebody killed the supervisor, which cannot clean up then
-            return 128 - code
-        return code
+        try:
+            return self._supervisor.poll()
+        except NeverBegunError:
+            with self._log.open("ab") as log:
+                self._supervisor = self._fresh(log)
+            return None
 
     def interrupt(self) -> None:
         """Ask all ranks to save a checkpoint and end."""
-        self._supervisor.send_signal(signal.SIGINT)
+        self._supervisor.interrupt()
 
     def kill(self) -> None:
         """End all processes of the job now."""
-        self._supervisor.send_signal(signal.SIGTERM)
+        self._supervisor.kill()
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines that this attempt wrote to its log."""
@@ -106,10 +105,3 @@ class JobProcess:
             text = log.read().decode(errors="replace")
         lines = [line.rstrip().rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")]
         return [line for line in lines if line][-count:]
-
-
-def _kill_session(session: int) -> None:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if stat.read_text().rpartition(")")[2].split()[3] == str(session):
-                os.kill(int(stat.parent.name), signal.SIGKILL)

@@ -17,6 +17,7 @@ from hydra_plugins.ls_process_launcher._machine import free_port, gpu_slices, jo
 from hydra_plugins.ls_process_launcher._process import JobProcess, job_command
 from hydra_plugins.ls_process_launcher._returned import read_returned
 from hydra_plugins.ls_process_launcher._status import Status, duration
+from hydra_plugins.ls_process_launcher._warm import Warm
 
 _POLL = 0.05
 _BAD_CONFIGURATION = 2
@@ -51,13 +52,15 @@ class Batch:
         jobs: those that are queued are run.
         config: of the sweep.
         limits: how.
+        warm: which of them are forked from what.
     """
 
-    def __init__(self, jobs: list[Job], config: DictConfig, limits: Limits) -> None:
+    def __init__(self, jobs: list[Job], config: DictConfig, limits: Limits, warm: Warm) -> None:
         self.jobs = jobs
         self.last_lines: dict[int, list[str]] = {}
         self._config = config
         self._limits = limits
+        self._warm = warm
         self._devices = gpu_slices(limits.n_jobs, limits.devices_per_job, os.environ)
         self._queue = deque(job for job in jobs if job.state == State.QUEUED)
         self._running: list[Running] = []
@@ -96,7 +99,8 @@ class Batch:
         extra = claim_folder(job)
         env = job_environment(os.environ, job.cfg, self._limits.n_jobs, self._devices[slot], port)
         job.state, job.started, job.attempts = State.RUNNING, time.monotonic(), job.attempts + 1
-        process = JobProcess(job, job_command(job, self._config, extra), env)
+        command = job_command(job, self._config, extra)
+        process = JobProcess(job, command, env, self._warm.template(job, command, env))
         self._running.append(Running(job, process, slot, port))
         status.event(job, "continued from its last checkpoint" if extra else "started")
 

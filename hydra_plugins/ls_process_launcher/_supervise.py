@@ -1,8 +1,9 @@
 """Run one command, and leave no process of it behind: ``python _supervise.py <command>``.
 
 The launcher holds the other end of stdin. When the launcher dies, however it dies, stdin ends and the job is killed.
-SIGINT is passed on to all processes of the job; SIGTERM kills them. When the first process of the job ends, so do the
-others. Started by path in an isolated interpreter, so that it costs milliseconds: standard library only.
+SIGINT, or an I on stdin, is passed on to all processes of the job; SIGTERM, or a K, kills them. When the first process
+of the job ends, so do the others. Started by path in an isolated interpreter, so that it costs milliseconds: standard
+library only. A warm job (`_template.py`) is looked after by the same functions in a forked process.
 """
 
 import contextlib
@@ -16,40 +17,89 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+INTERRUPT, KILL = b"I", b"K"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _AFTER_SUCCESS = 5.0  # seconds that the other ranks have to end by themselves
 
 
+class Forked:
+    """A child by fork, with what is needed here of ``subprocess.Popen``."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        """The exit code, minus the signal that killed it, or None."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, options)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self) -> int:
+        """The same, once it has ended."""
+        code = self.poll(0)
+        assert code is not None
+        return code
+
+
 def main(command: list[str]) -> int:
     """Exit code of the command; 128 + signal if one killed it."""
-    stop: list[int] = []
+    words: list[bytes] = []
     # Functions, not SIG_IGN: the command must start with the default handlers.
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda signum, _frame: stop.append(signum))
-    prctl = _prctl()
-    if prctl is not None:
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)  # grandchildren that leave the process group are found, too
+    signal.signal(signal.SIGINT, lambda _signum, _frame: words.append(INTERRUPT))
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: words.append(KILL))
+    prctl = adopt_orphans()
     job = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         process_group=0,
         preexec_fn=None if prctl is None else lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
     )
-    while job.poll() is None:
-        if select.select([0], [], [], 0.05)[0] and not os.read(0, 1):
-            break
-        while stop:
-            if stop.pop(0) == signal.SIGTERM:
-                _kill_group(job.pid, signal.SIGKILL)
-            else:
-                _kill_group(job.pid, signal.SIGINT)
-    if job.returncode == 0:
+    return look_after(job, words)
+
+
+def look_after(job: "subprocess.Popen[bytes] | Forked", words: list[bytes]) -> int:
+    """Until the job has ended and no process of it is left.
+
+    Args:
+        job: the leader of its process group.
+        words: INTERRUPT and KILL as they come, besides those on stdin.
+    """
+    code = job.poll()
+    while code is None:
+        if select.select([0], [], [], 0.05)[0]:
+            word = os.read(0, 1)
+            if not word:
+                break
+            words.append(word)
+        while words:
+            _kill_group(job.pid, signal.SIGINT if words.pop(0) == INTERRUPT else signal.SIGKILL)
+        code = job.poll()
+    if code == 0:
         _wait(_AFTER_SUCCESS)
     _kill_group(job.pid, signal.SIGKILL)
     code = job.wait()
     _kill_children()
     return code if code >= 0 else 128 - code
+
+
+def adopt_orphans() -> Callable[[int, int], int] | None:
+    """Grandchildren that leave the process group are found, too. Returns Linux's prctl."""
+    prctl = _prctl()
+    if prctl is not None:
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return prctl
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent dies, or now if it has."""
+    prctl = _prctl()
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _prctl() -> Callable[[int, int], int] | None:
@@ -68,7 +118,7 @@ def _kill_group(group: int, signum: int) -> None:
 def _wait(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while _children() and time.monotonic() < deadline:
-        if select.select([0], [], [], 0.05)[0] and not os.read(0, 1):
+        if select.select([0], [], [], 0.05)[0] and os.read(0, 1) != INTERRUPT:
             return
 
 

@@ -1,6 +1,7 @@
 """The options of ``hydra/launcher=process``."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -22,6 +23,8 @@ class ProcessLauncherConf:
     """Seconds that jobs have to save a checkpoint after Ctrl-C or SIGTERM."""
     resume: str | None = None
     """The folder of an earlier sweep: its finished jobs are skipped, the others continued."""
+    warm: Any = "auto"
+    """Whether jobs are forked from a process that has done their imports: auto (if they cannot tell), true, false."""
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="process", node=ProcessLauncherConf, provider="ls_lightning")

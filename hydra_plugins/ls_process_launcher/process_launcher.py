@@ -23,6 +23,8 @@ class ProcessLauncher(Launcher):
         retries: how often a failed job is started again.
         grace: seconds that jobs have to save a checkpoint after Ctrl-C or SIGTERM.
         resume: folder of an earlier sweep to go on with.
+        warm: whether jobs are forked from a process that has done their imports: "auto" does so where a job cannot
+            tell the difference, True refuses jobs that could, False starts each as a fresh process.
     """
 
     def __init__(
@@ -33,12 +35,15 @@ class ProcessLauncher(Launcher):
         retries: int = 0,
         grace: float = 30.0,
         resume: str | None = None,
+        warm: bool | str = "auto",
     ) -> None:
         # Hydra imports this file at the start of every app of the environment: the rest waits until it is used.
         from hydra_plugins.ls_process_launcher._run import Limits
+        from hydra_plugins.ls_process_launcher._warm import Warm
 
         _check(n_jobs=n_jobs, devices_per_job=devices_per_job, timeout=timeout, retries=retries, grace=grace)
         self._limits = Limits(n_jobs, devices_per_job, timeout, retries, grace)
+        self._warm = Warm(warm, devices_per_job)
         self._resume = resume
         self._context: HydraContext | None = None
         self._config: DictConfig | None = None
@@ -84,7 +89,8 @@ class ProcessLauncher(Launcher):
         jobs = compose_jobs(self._context, self._config, job_overrides, initial_job_idx)
         with only_sweep(Path(str(self._config.hydra.sweep.dir))):
             settle_folders(jobs)
-            batch = Batch(jobs, self._config, self._limits)
+            self._warm.check(jobs)
+            batch = Batch(jobs, self._config, self._limits, self._warm)
             stopped_by = batch.run()
         table = failures(jobs, batch.last_lines)
         if table:
