@@ -6,7 +6,7 @@ const fixed = (value, digits) => {
 };
 const signed = (value, digits) => (Number(value.toFixed(digits)) > 0 ? "+" : "") + fixed(value, digits);
 
-// "2.3 ±0.2 %", of an estimate [mean, half of the interval or null].
+// "2.3 +-0.2 %", with the one sign for +-, of an estimate [mean, half of the interval or null].
 function show(measure, [mean, half]) {
   const text = (measure.best === "zero" ? signed : fixed)(mean, measure.digits);
   const interval = half === null ? "" : ` \u00b1${fixed(half, measure.digits)}`;
