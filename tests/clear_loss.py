@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from unittest import mock
 
-from ls_lightning.functional import fused_ce, fused_smoothing, fused_vmap
+from ls_lightning.functional import fused_ce, fused_smoothing, fused_tiny, fused_vmap
 
 
 @contextmanager
@@ -20,14 +20,14 @@ def counted():
 
     def spied(own, position):
         def spy(*args):
-            passes.append(args[position] is not None)
+            passes.append(args[position] is not None and args[position] is not False)
             return own(*args)
 
         return spy
 
     with (
         mock.patch.object(fused_ce, "smoothed_rows", spied(fused_ce.smoothed_rows, 5)),
-        mock.patch.object(fused_ce, "tiny_loss", spied(fused_ce.tiny_loss, 4)),
+        mock.patch.object(fused_tiny, "_compute", spied(fused_tiny._compute, 6)),
         mock.patch.object(fused_vmap, "smoothed_rows", spied(fused_vmap.smoothed_rows, 5)),
     ):
         yield passes

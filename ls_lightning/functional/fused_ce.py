@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.fused_layout import Layout, arrange, arrange_rows
-from ls_lightning.functional.fused_rows import SmoothedTarget, smoothed_rows, tiny_loss
+from ls_lightning.functional.fused_rows import SmoothedTarget, smoothed_rows
 from ls_lightning.functional.options import Reduction, compute_dtype
 from ls_lightning.functional.reduction import RowWeights
-from ls_lightning.functional.targets import Target, explain_index_error
-
-_TINY = {"rows": 2**13, "columns": 2**17, "space": 2**17}  # numbers up to which few calls are worth more than cache
 
 
 class Problem(NamedTuple):
@@ -21,7 +18,6 @@ class Problem(NamedTuple):
 
     Attributes:
         layout: of the logits.
-        read: the target as it was read.
         target: what it is smoothed to.
         weights: of the samples.
         reduction: of their losses.
@@ -30,7 +26,6 @@ class Problem(NamedTuple):
     """
 
     layout: Layout
-    read: Target
     target: SmoothedTarget
     weights: RowWeights
     reduction: Reduction
@@ -40,12 +35,17 @@ class Problem(NamedTuple):
 
 def fused_loss(logits: Tensor, problem: Problem) -> Tensor:
     """Return the loss of logits that lie as `problem.layout` says."""
-    try:
-        if torch.is_grad_enabled() and logits.requires_grad:
-            return _Fused.apply(logits, problem)  # type: ignore[no-untyped-call,no-any-return]
-        return _loss(logits, problem, None)[0]
-    except RuntimeError as error:
-        raise explain_index_error(problem.read.value, problem.read.num_classes, error) from None
+    if torch.is_grad_enabled() and logits.requires_grad:
+        return _Fused.apply(logits, problem)  # type: ignore[no-untyped-call,no-any-return]
+    return _loss(logits, problem, None)[0]
+
+
+def clear_gradient(clear: Callable[[Tensor], Tensor], logits: Tensor, upstream: Tensor) -> Tensor:
+    """The gradient by the clear formulation; itself differentiable, if that is asked for."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        variable = logits if create_graph else logits.detach().requires_grad_()
+        return torch.autograd.grad(clear(variable), variable, upstream, create_graph=create_graph)[0]
 
 
 def may_read(values: Tensor) -> bool:
@@ -69,8 +69,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled():
-            (logits,) = ctx.saved_tensors
-            return torch.autograd.grad(ctx.problem.clear(logits), logits, upstream, create_graph=True)[0], None
+            return clear_gradient(ctx.problem.clear, ctx.saved_tensors[0], upstream), None
         if gradient is not None and may_read(upstream) and upstream.item() == 1:
             return gradient, None
         if gradient is not None and _is_wide(gradient):
@@ -85,15 +84,11 @@ def _is_wide(values: Tensor) -> bool:
 
 def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Tensor, bool]:
     """Return the loss, and whether it had to be computed with care; write the gradient."""
-    layout, _, target, weights, reduction, *_ = problem
+    layout, target, weights, reduction, *_ = problem
     slope, dtype, add = weights.slope(reduction), compute_dtype(logits), reduction != "none"
     z, out = arrange(logits, layout), None if gradient is None else arrange(gradient, layout)
     careful = not may_read(logits)
     if not careful:
-        if logits.numel() <= _TINY[layout] and add and isinstance(slope, float) and target.is_uniform:
-            total = tiny_loss(z, target, dtype, slope, out)
-            if total is not None:
-                return logits.new_full((), total, dtype=dtype), False
         loss = smoothed_rows(z, target, dtype, False, _arranged(slope, layout), out, add)
         careful = not math.isfinite((loss if add else loss.sum()).item())
     if careful:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 Layout = Literal["rows", "columns", "space"]
 
-_FEW = 16  # below so many classes a row is too short to be worked on at once
+FEW = 16  # below so many classes a row is too short to be worked on at once
 _WHOLE, _ONE_THREAD, _THREADS, _DEVICE = 2**20, 2**19, 2**21, 2**26  # bytes in the dtype of the arithmetic
 
 
@@ -22,7 +22,7 @@ def layout_of(logits: Tensor) -> Layout | None:
         return "space"
     if logits.ndim > 2 and not logits.movedim(1, -1).is_contiguous():
         return None
-    return "columns" if logits.shape[1] < _FEW or logits.stride(0) < logits.stride(1) else "rows"
+    return "columns" if logits.shape[1] < FEW or logits.stride(0) < logits.stride(1) else "rows"
 
 
 def arrange(values: Tensor, layout: Layout) -> Tensor:

@@ -1,7 +1,7 @@
 """The smoothed loss of logits and, in the same pass, its gradient; besides that nothing of the logits' size is made."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -38,11 +38,6 @@ class SmoothedTarget(NamedTuple):
     own_weight: Number
     divergence: bool
     num_classes: int
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether nothing is said of single rows or classes."""
-        return self.valid is None and self.prior is None and self.weight is None and isinstance(self.eps, float)
 
     def part(self, rows: slice, space: slice) -> "SmoothedTarget":
         """Cut what there is of each row."""
@@ -104,34 +99,6 @@ def smoothed_rows(
         else:
             losses[rows, :, space] = found
     return torch.stack(sums).sum() if losses is None else losses
-
-
-def tiny_loss(
-    logits: Tensor, target: SmoothedTarget, dtype: torch.dtype, slope: float, gradient: Tensor | None
-) -> float | None:
-    """What [`smoothed_rows`] does, in as few calls as possible: for few numbers these take the time.
-
-    Args:
-        logits: `(outer, K, inner)`.
-        target: of these, and uniform.
-        dtype: of the arithmetic.
-        slope: of the loss by that of each row.
-        gradient: of the logits' shape, written to.
-
-    Returns:
-        The sum of the losses times `slope`; None where that needs care.
-    """
-    masses = _masses(target, 1, target.num_classes, target.num_classes)
-    true, each, entropy = float(masses.true), float(masses.each), float(masses.entropy)
-    z = logits.to(dtype).log_softmax(1)
-    own = z.gather(1, target.label)
-    loss = -slope * (true * own.sum().item() + each * z.sum().item() + entropy * own.numel())
-    if not math.isfinite(loss):
-        return None
-    if gradient is not None:
-        z.exp_().mul_(slope).sub_(each * slope).scatter_add_(1, target.label, own.fill_(-true * slope))
-        gradient.copy_(z)
-    return loss
 
 
 def _piece(
@@ -214,14 +181,19 @@ def _masses(target: SmoothedTarget, own: Number, mass: Number, total: Number) ->
     entropy: Number = 0.0
     if target.divergence:
         rest = total - target.own_weight * own
-        entropy = target.own_weight * _information(true + each * own) + rest * _information(each)
+        entropy = target.own_weight * information(true + each * own) + rest * information(each)
     if target.weight is None:
         return _Masses(true, each, 1.0, entropy)
     true = true * target.own_weight
     return _Masses(true, each, true + each * total, entropy)
 
 
-def _information(mass: Number) -> Number:
+@overload
+def information(mass: float) -> float: ...
+@overload
+def information(mass: Tensor) -> Tensor: ...
+def information(mass: Number) -> Number:
+    """What a class with this mass adds to the entropy."""
     if isinstance(mass, Tensor):
         return -torch.xlogy(mass, mass)
     return -mass * math.log(mass) if mass > 0 else 0.0

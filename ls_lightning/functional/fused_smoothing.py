@@ -11,10 +11,11 @@ from ls_lightning.functional.class_loss import Terms, check_shapes, class_loss
 from ls_lightning.functional.fused_ce import Problem, fused_loss, may_read
 from ls_lightning.functional.fused_layout import Layout, arrange_rows, layout_of
 from ls_lightning.functional.fused_rows import SmoothedTarget
+from ls_lightning.functional.fused_tiny import is_tiny, tiny_loss
 from ls_lightning.functional.fused_vmap import IGNORED, can_be_stacked, stacked_losses
 from ls_lightning.functional.options import Input, Reduction, Spread, WeightMode, check_options, compute_dtype
 from ls_lightning.functional.reduction import RowWeights
-from ls_lightning.functional.targets import Target, read_target
+from ls_lightning.functional.targets import Target, explain_index_error, read_target
 
 
 class Smoothing(NamedTuple):
@@ -23,7 +24,7 @@ class Smoothing(NamedTuple):
     Attributes:
         clear: the same of [`Terms`], by operations that torch differentiates.
         divergence: whether the entropy of that distribution is taken from it.
-        prior: `(K,)` with the sum 1, or 0; None for all classes alike.
+        prior: `(K,)` with the sum 1, or 0, in the dtype of the arithmetic; None for all classes alike.
         consume: whether the backward pass may overwrite the logits.
     """
 
@@ -31,6 +32,11 @@ class Smoothing(NamedTuple):
     divergence: bool = False
     prior: Tensor | None = None
     consume: bool = False
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether nothing is said of single classes or of memory."""
+        return self.prior is None and not self.consume
 
 
 def smoothing_loss(
@@ -65,39 +71,40 @@ def smoothing_loss(
             "consume_logits=True overwrites the logits in the backward pass, got logits that are a leaf of the "
             "graph: a parameter or an input. Leave it at False for them."
         )
-    layout = layout_of(logits)
-    if layout is None:
-        logits, layout = logits.contiguous(), "space"
-    read = _read_index(target, logits, ignore_index)
-    weight = None if weight is None else weight.to(compute_dtype(logits))
-    weights = RowWeights.of(read, weight, weight_mode, compute_dtype(logits))
-    smoothed = _smoothed(smoothing, logits, read, eps, weight if weight_mode == "torch" else None, spread, layout)
-    return fused_loss(logits, Problem(layout, read, smoothed, weights, reduction, smoothing.consume, clear))
+    read, dtype = _read_index(target, logits, ignore_index), compute_dtype(logits)
+    level = read.eps(eps, tuple(logits.shape), dtype)
+    if isinstance(level, Tensor) and level.ndim == 0 and may_read(level):
+        level = level.item()
+    weight = None if weight is None else weight.to(dtype)
+    weights = RowWeights.of(read, weight, weight_mode, dtype)
+    try:
+        if weight is None and smoothing.is_usual and isinstance(level, float) and is_tiny(logits):
+            slope, others = weights.slope(reduction), spread == "others"
+            if isinstance(slope, float) and reduction != "none":
+                loss = tiny_loss(logits, read.value, level, others, smoothing.divergence, slope, clear)
+                if loss is not None:
+                    return loss
+        layout = layout_of(logits)
+        if layout is None:
+            logits, layout = logits.contiguous(), "space"
+        smoothed = _smoothed(smoothing, read, level, weight if weight_mode == "torch" else None, spread, layout)
+        return fused_loss(logits, Problem(layout, smoothed, weights, reduction, smoothing.consume, clear))
+    except RuntimeError as error:
+        raise explain_index_error(read.value, read.num_classes, error) from None
 
 
 def _smoothed(
-    smoothing: Smoothing,
-    logits: Tensor,
-    read: Target,
-    eps: float | Tensor,
-    weight: Tensor | None,
-    spread: Spread,
-    layout: Layout,
+    smoothing: Smoothing, read: Target, eps: float | Tensor, weight: Tensor | None, spread: Spread, layout: Layout
 ) -> SmoothedTarget:
     """Lay out what the target is smoothed to; `weight` is that of the classes, not of the samples."""
-    dtype = compute_dtype(logits)
-    level = read.eps(eps, tuple(logits.shape), dtype)
-    if isinstance(level, Tensor):
-        if level.ndim:
-            level = arrange_rows(level.expand(read.value.shape), layout)
-        elif may_read(level):
-            level = level.item()
+    if isinstance(eps, Tensor) and eps.ndim:
+        eps = arrange_rows(eps.expand(read.value.shape), layout)
     return SmoothedTarget(
         label=arrange_rows(read.value, layout),
         valid=None if read.valid is None else arrange_rows(read.valid, layout),
-        eps=level,
+        eps=eps,
         others=spread == "others",
-        prior=None if smoothing.prior is None else smoothing.prior.to(dtype).view(1, -1, 1),
+        prior=None if smoothing.prior is None else smoothing.prior.view(1, -1, 1),
         weight=None if weight is None else weight.view(1, -1, 1),
         own_weight=1.0 if weight is None else arrange_rows(read.expectation(weight), layout),
         divergence=smoothing.divergence,
