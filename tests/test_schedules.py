@@ -1,5 +1,6 @@
 import math
 import pickle
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from ls_lightning.schedules import (
     eps_at,
     peak,
 )
+from ls_lightning.schedules.checks import name_of
 
 ALL = [
     Constant(0.1),
@@ -234,3 +236,42 @@ def test_the_bound_of_stability(lag, share, settles):
         followed += lag * (eps - followed)
         eps += gain * (0.2 - followed)
     assert (abs(eps - 0.2) < 1e-3) is settles
+
+
+# What results call a schedule
+
+
+class Ramp:
+    """A schedule as a user writes one, without a repr."""
+
+    def __init__(self, top, then=None):
+        self.top, self.then = top, then
+
+    def __call__(self, t):
+        return self.top * t
+
+
+def halved(t, top=0.2):
+    return top * t / 2
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: halved, "halved"),
+        (lambda: partial(halved, top=0.4), "halved(top=0.4)"),
+        (lambda: Ramp(0.3), "Ramp(top=0.3, then=None)"),
+        (lambda: Ramp(0.3, halved), "Ramp(top=0.3, then=halved)"),
+        (lambda: Ramp(0.3, Ramp(0.1)), "Ramp(top=0.3, then=Ramp(top=0.1, then=None))"),
+        (lambda: Scaled(Ramp(0.3), 0.5), "Scaled(schedule=Ramp(top=0.3, then=None), factor=0.5)"),
+        (
+            lambda: Sequence([halved, Ramp(0.3)], [0.5]),
+            "Sequence(schedules=(halved, Ramp(top=0.3, then=None)), switch_at=(0.5,))",
+        ),
+        (lambda: Warmup(0.1, then=Linear(0.1)), repr(Warmup(0.1, then=Linear(0.1)))),
+        (lambda: Feedback(0.2, gain=0.1), "Feedback(start=0.2, gain=0.1)"),
+    ],
+)
+def test_a_name_is_the_same_in_every_process_and_says_the_parameters(make, name):
+    """Jobs of other seeds are found by it: an address in memory would set each apart."""
+    assert name_of(make()) == name_of(make()) == name

@@ -81,18 +81,18 @@ def test_a_function_that_leaves_the_range_between_is_stopped_where_it_does(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("typed", "eps"),
+    ("typed", "eps", "name"),
     [
-        (["schedule._target_=curves.wave", "eps=0.3"], 0.3),
-        (["schedule._target_=curves.wave", "+schedule.height=0.2", "eps=0.2"], 0.2),
-        (["schedule._target_=curves.made", "+schedule.height=0.2", "eps=0.2"], 0.2),
+        (["schedule._target_=curves.wave", "eps=0.3"], 0.3, "wave"),
+        (["schedule._target_=curves.wave", "+schedule.height=0.2", "eps=0.2"], 0.2, "wave(height=0.2)"),
+        (["schedule._target_=curves.made", "+schedule.height=0.2", "eps=0.2"], 0.2, "<lambda>"),
     ],
 )
-def test_a_function_of_ones_own_on_the_command_line(own, monkeypatch, typed, eps):
+def test_a_function_of_ones_own_on_the_command_line(own, monkeypatch, typed, eps, name):
     job = ["data=breast_cancer", *QUICK, "hydra.run.dir=job"]
     assert run_here(monkeypatch, own, *job, *typed) == 0
     found = result(own / "job")
-    assert (found["eps"], found["schedule"]) == (eps, "wave" if "wave" in typed[0] else "<lambda>")
+    assert (found["eps"], found["schedule"]) == (eps, name)
     curve = logged(own / "job")
     assert curve == {k: pytest.approx(eps * math.sin(math.pi * k / len(curve)), abs=1e-9) for k in curve}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 Schedule = Callable[[float], float]
@@ -90,11 +91,31 @@ def peak(schedule: Schedule) -> float:
 
 
 def name_of(schedule: object) -> str:
-    """The name of a function; of a schedule its repr.
+    """The name of a function, or the class of an object, with what it was given: the same in every process.
+
+    The jobs of other seeds are found by it, so an address in memory must not be in it.
 
     Example:
         >>> name_of(math.sin)
         'sin'
     """
     function = getattr(schedule, "func", schedule)  # of a functools.partial
-    return str(getattr(function, "__name__", repr(schedule)))
+    kind: Any = type(schedule)
+    if hasattr(function, "__name__"):
+        given = getattr(schedule, "keywords", {})
+        return _call(function.__name__, given) if given else str(function.__name__)
+    if kind.__repr__ is object.__repr__:
+        return _call(kind.__name__, vars(schedule))
+    if is_dataclass(schedule) and kind.__dataclass_params__.repr:  # whose parts may be a user's own
+        return _call(kind.__name__, {field.name: getattr(schedule, field.name) for field in fields(schedule)})
+    return repr(schedule)
+
+
+def _call(name: str, given: Mapping[str, Any]) -> str:
+    return f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in given.items())})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))}{',' * (len(value) == 1)})"
+    return name_of(value) if callable(value) else repr(value)
