@@ -53,6 +53,7 @@ def overlay(
         finding = f"{_TITLES[key]}: not comparable" if incomparable and key == "train/loss" else finding
         head(axes, finding, f"{details}; {f'running mean, weight {weight:g}' if smoothed else 'as logged'}")
         axes.set_xlabel("optimizer step")
+        axes.tick_params(labelbottom=True)  # the last panel of a column may be empty
         tidy(axes)
     for axes in panels[len(keys) :]:
         axes.set_visible(False)

@@ -57,6 +57,7 @@ def risk_by_eps(groups: Sequence[Group], chosen: Group, stage: str, level: float
         head(axes, f"eps {eps:g}", _finding(here, looks, stage))
         axes.set_xlabel(f"share of the {stage} samples answered")
         axes.locator_params(axis="x", nbins=5)
+        axes.tick_params(labelbottom=True)  # there may be no panel below
         tidy(axes, grid="both")
     for axes in panels.flat[len(grid) :]:
         axes.set_visible(False)
