@@ -287,6 +287,12 @@ def test_without_scripts_there_are_answer_and_tables(browser, sweep):
 
 def test_on_paper(browser, sweep):
     with opened(browser, sweep, color_scheme="dark") as page:
+        before = paint(page), page.locator("#pareto .main-svg").first.bounding_box()["width"]
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert light(paint(page)[0]) > 240
+        assert page.locator("#pareto .main-svg").first.bounding_box()["width"] < 340, "two fit side by side"
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert (paint(page), page.locator("#pareto .main-svg").first.bounding_box()["width"]) == before
         page.emulate_media(media="print")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert not page.locator("#filters").is_visible()

@@ -98,7 +98,7 @@ function figure(parent, id, draw, { css = "", head = [] } = {}) {
     title.textContent = drawn.title;
     details.textContent = drawn.details;
     plot.setAttribute("aria-label", `${drawn.title}. ${drawn.details}.`);
-    if (window.Plotly) Plotly.react(plot, drawn.data, layout(drawn.layout), CONFIG);
+    if (window.Plotly) Plotly.react(plot, drawn.data, layout({ width: plot.clientWidth, ...drawn.layout }), CONFIG);
   });
 }
 

@@ -14,17 +14,14 @@ function draw() {
   for (const drawing of drawings) drawing();
 }
 
+// Paper is white, and narrower than most screens.
 function setUpPrint() {
-  // paper is white
-  const root = document.documentElement;
-  addEventListener("beforeprint", () => {
-    root.style.colorScheme = "light";
+  const paper = (on) => {
+    document.documentElement.classList.toggle("paper", on);
     draw();
-  });
-  addEventListener("afterprint", () => {
-    root.style.colorScheme = "";
-    draw();
-  });
+  };
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
 }
 
 document.documentElement.classList.add("js");
