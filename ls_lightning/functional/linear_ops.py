@@ -12,8 +12,16 @@ from ls_lightning.functional.options import compute_dtype
 
 Found = tuple[Tensor | None, ...]
 
+# Written out: torch 2.6 reads other annotations than later versions.
+_ARGUMENTS = (
+    "Tensor input, Tensor weight, Tensor? bias, Tensor index, Tensor true, Tensor rest, Tensor share, ScalarType dtype"
+)
+_FOUR = "(Tensor, Tensor, Tensor, Tensor)"
 
-@torch.library.custom_op("ls_lightning::linear_smoothed_sum", mutates_args=())
+
+@torch.library.custom_op(
+    "ls_lightning::linear_smoothed_sum", mutates_args=(), schema=f"({_ARGUMENTS}, bool[] needs) -> {_FOUR}"
+)
 def linear_smoothed_sum(
     input: Tensor,
     weight: Tensor,
@@ -30,7 +38,7 @@ def linear_smoothed_sum(
     return losses.sum(), *gradients
 
 
-@torch.library.custom_op("ls_lightning::linear_smoothed_each", mutates_args=())
+@torch.library.custom_op("ls_lightning::linear_smoothed_each", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def linear_smoothed_each(
     input: Tensor,
     weight: Tensor,
