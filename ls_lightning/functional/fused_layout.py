@@ -1,7 +1,7 @@
 """Logits of any shape as `(outer, K, inner)`, and that in pieces which stay in the cache."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,14 +40,30 @@ def arrange_rows(values: Tensor, layout: Layout) -> Tensor:
     return values.reshape((1, 1, -1) if layout == "columns" else (-1, 1, 1))
 
 
-def pieces(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[slice, slice]]:
+class Piece(NamedTuple):
+    """What to cut from `(outer, K, inner)`: where it begins and how much there is, None for all."""
+
+    outer: tuple[int, int] | None
+    inner: tuple[int, int] | None
+
+    def of(self, values: Tensor) -> Tensor:
+        """Cut from `(outer, K, inner)` or `(outer, 1, inner)`."""
+        if self.outer is not None:
+            values = values.narrow(0, *self.outer)
+        return values if self.inner is None else values.narrow(2, *self.inner)
+
+
+def pieces(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Iterator[Piece]:
     """Cut `(outer, K, inner)` along `outer` or, where one of these is too large, along `inner`."""
     outer, num_classes, inner = shape
     room = max(1, _room(device) // (num_classes * dtype.itemsize))
-    by_outer, by_inner = max(1, room // inner), min(room, inner)
-    for row in range(0, outer, by_outer):
-        for column in range(0, inner, by_inner):
-            yield slice(row, row + by_outer), slice(column, column + by_inner)
+    for row in _parts(outer, max(1, room // inner)):
+        for column in _parts(inner, room):
+            yield Piece(row, column)
+
+
+def _parts(size: int, most: int) -> list[tuple[int, int] | None]:
+    return [(start, min(most, size - start)) for start in range(0, size, most)] if size > most else [None]
 
 
 def is_one_piece(shape: torch.Size, dtype: torch.dtype) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from ls_lightning.functional.fused_layout import is_one_piece, pieces
+from ls_lightning.functional.fused_layout import Piece, is_one_piece, pieces
 
 Number = float | Tensor
 """A float, a 0-d tensor, or one number a row, `(outer, 1, inner)`."""
@@ -39,13 +39,13 @@ class SmoothedTarget(NamedTuple):
     divergence: bool
     num_classes: int
 
-    def part(self, rows: slice, space: slice) -> "SmoothedTarget":
+    def part(self, piece: Piece) -> "SmoothedTarget":
         """Cut what there is of each row."""
         return self._replace(
-            label=self.label[rows, :, space],
-            valid=None if self.valid is None else self.valid[rows, :, space],
-            eps=_part(self.eps, rows, space),
-            own_weight=_part(self.own_weight, rows, space),
+            label=piece.of(self.label),
+            valid=None if self.valid is None else piece.of(self.valid),
+            eps=_part(self.eps, piece),
+            own_weight=_part(self.own_weight, piece),
         )
 
     def share(self) -> Tensor | None:
@@ -89,16 +89,16 @@ def smoothed_rows(
     if is_one_piece(logits.shape, dtype):
         found = _piece(logits, target, dtype, careful, scale, gradient)
         return _sum(found, scale, careful) if add else found
-    sums, losses = [], None if add else logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
-    for rows, space in pieces(logits.shape, dtype, logits.device):
-        part, factor = target.part(rows, space), _part(scale, rows, space)
-        wanted = None if gradient is None else gradient[rows, :, space]
-        found = _piece(logits[rows, :, space], part, dtype, careful, factor, wanted)
+    each, losses = [], None if add else logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
+    for piece in pieces(logits.shape, dtype, logits.device):
+        factor = _part(scale, piece)
+        wanted = None if gradient is None else piece.of(gradient)
+        found = _piece(piece.of(logits), target.part(piece), dtype, careful, factor, wanted)
         if losses is None:
-            sums.append(_sum(found, factor, careful))
+            each.append(_sum(found, factor, careful))
         else:
-            losses[rows, :, space] = found
-    return torch.stack(sums).sum() if losses is None else losses
+            piece.of(losses).copy_(found)
+    return torch.stack(each).sum() if losses is None else losses
 
 
 def _piece(
@@ -112,7 +112,8 @@ def _piece(
     if careful:  # a true class of weight 0 does not count, not even if it is masked
         own = own.masked_fill(torch.as_tensor(masses.true == 0, device=own.device), 0)
     sums = z.exp_().sum(1, keepdim=True)
-    losses = _minus(_minus(sums.log() * masses.total, own, masses.true), spread, masses.each)
+    losses = sums.log() if target.weight is None else sums.log() * masses.total
+    losses = _minus(_minus(losses, own, masses.true), spread, masses.each)
     if target.divergence:
         losses -= masses.entropy
     if gradient is not None:
@@ -203,5 +204,5 @@ def _minus(values: Tensor, other: Tensor, times: Number) -> Tensor:
     return values.sub_(other * times) if isinstance(times, Tensor) else values.sub_(other, alpha=times)
 
 
-def _part(values: Number, rows: slice, space: slice) -> Number:
-    return values[rows, :, space] if isinstance(values, Tensor) and values.ndim else values
+def _part(values: Number, piece: Piece) -> Number:
+    return piece.of(values) if isinstance(values, Tensor) and values.ndim else values
