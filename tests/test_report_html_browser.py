@@ -191,6 +191,24 @@ def test_filters_act_on_tables_and_figures(browser, sweep):
         assert not page.locator("#filters").get_by_label("linear decay").is_checked()
 
 
+def test_a_setting_has_figures_of_its_own(browser, tmp_path):
+    for noise in (0.0, 0.4):
+        folder = tmp_path / f"noise{noise}"
+        write_sweep(
+            folder, lambda eps, noise=noise: noise + valley(eps), grid=(0, 0.1), seeds=range(2), label_noise=noise
+        )
+    assert report.main([str(tmp_path), "figures=none"]) == 0
+    with opened(browser, tmp_path / "report" / "report.html") as page:
+        assert len(cells(page, 0)) == 8
+        heights = []
+        for number in ("0", "1"):
+            page.get_by_label("Setting").select_option(number)
+            (setting,) = set(cells(page, 0))
+            assert f"Setting: {setting}." in page.locator("#figures-caption").inner_text()
+            heights.append(page.evaluate("document.querySelector('#against-eps-nll .plot').data.at(-1).y[0]"))
+        assert heights[1] - heights[0] == pytest.approx(0.4)
+
+
 def test_hovering_shows_values(browser, sweep):
     wanted = {
         "#against-eps-ece .scatterlayer .points path >> nth=1": r"ECE \d\.\d ±\d\.\d %3 seeds",
