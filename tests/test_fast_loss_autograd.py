@@ -360,6 +360,21 @@ def test_logits_may_be_overwritten_after_the_loss():
     assert_close(leaf.grad, expected)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (600, 40)])
+def test_targets_may_be_overwritten_where_the_gradient_is_there_already(shape):
+    logits, target = draw(shape)
+    expected = value_and_gradient(smoothed_cross_entropy, logits, target)[1]
+    leaf = logits.requires_grad_()
+    loss = smoothed_cross_entropy(leaf, target)
+    each = smoothed_cross_entropy(leaf, target, reduction="none")
+    target.zero_()
+    loss.backward(retain_graph=True)
+    assert_close(leaf.grad, expected)
+    for late in (lambda: loss.backward(), lambda: each.sum().backward()):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            late()
+
+
 def test_modules_take_a_step_as_torchs_loss():
     torch.manual_seed(0)
     x, y = torch.randn(32, 8), torch.randint(4, (32,))

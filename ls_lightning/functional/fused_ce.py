@@ -59,7 +59,9 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
         ctx.problem = problem
-        ctx.save_for_backward(logits)
+        constants = (*problem.target, *problem.weights)
+        # All are saved for torch to notice where one of them was changed in place before the gradient is made.
+        ctx.save_for_backward(logits, *(value for value in constants if isinstance(value, Tensor)))
         at_once = problem.reduction != "none" and not problem.consume and (_is_wide(logits) or may_read(logits))
         ctx.gradient = torch.empty_like(logits) if at_once else None
         loss, ctx.careful = _loss(logits, problem, ctx.gradient)

@@ -40,7 +40,7 @@ def tiny_loss(
     if not math.isfinite(value):
         return None
     if wanted:
-        return _Known.apply(logits, value, gradient, clear)  # type: ignore[no-untyped-call,no-any-return]
+        return _Known.apply(logits, label, value, gradient, clear)  # type: ignore[no-untyped-call,no-any-return]
     return logits.new_full((), value)
 
 
@@ -67,8 +67,8 @@ class _Known(torch.autograd.Function):
     """A loss whose value and gradient are known."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: float, gradient: Tensor, clear: Clear) -> Tensor:
-        ctx.save_for_backward(logits)
+    def forward(ctx: Any, logits: Tensor, label: Tensor, value: float, gradient: Tensor, clear: Clear) -> Tensor:
+        ctx.save_for_backward(logits, label)
         ctx.gradient, ctx.clear = gradient, clear
         return logits.new_full((), value)
 
@@ -76,6 +76,6 @@ class _Known(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None or torch.is_grad_enabled():
-            return clear_gradient(ctx.clear, ctx.saved_tensors[0], upstream), None, None, None
+            return clear_gradient(ctx.clear, ctx.saved_tensors[0], upstream), None, None, None, None
         known = may_read(upstream) and upstream.item() == 1
-        return gradient if known else gradient.mul_(upstream), None, None, None
+        return gradient if known else gradient.mul_(upstream), None, None, None, None
