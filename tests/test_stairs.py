@@ -38,6 +38,7 @@ FLOORS = {
     "mixin": 4,
     "job": 5,
     "report": 6,
+    "stacked": 6,
     "train": 6,
 }
 ONLY = {"functional": {"torch"}, "schedules": set[str]()}  # third parties that a storey may import at all

@@ -1,0 +1,100 @@
+"""Record: what each member of a stack leaves of its training, as if it were alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+from typing_extensions import override
+
+from ls_lightning.stacked.checkpoint import save_member
+from ls_lightning.stacked.members import Member
+from ls_lightning.stacked.module import StackedModule
+from ls_lightning.stacked.stage import Stage
+
+
+class Record(L.Callback):
+    """Set each member's eps, fill its ``metrics.csv``, and write its checkpoint after the last epoch.
+
+    Args:
+        members: of the module that is trained.
+        started: when, by ``time.time``.
+    """
+
+    def __init__(self, members: Sequence[Member], started: float) -> None:
+        super().__init__()
+        self._members = list(members)
+        self._started = started
+        self._validation = Stage("val", members)
+        self._steps: list[tuple[int, list[float], Tensor]] = []
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for member in self._members:
+            member.loss.to(pl_module.device)
+            member.smoothing.on_train_start(trainer, pl_module)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        for member in self._members:
+            member.smoothing._write_eps(batch_idx)
+            member.smoothing._steps += 1
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, StackedModule)
+        if trainer._logger_connector.should_update_logs:
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped
+            self._steps.append((step, [member.smoothing.eps for member in self._members], pl_module.logged))
+
+    @override
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validation.start()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert isinstance(pl_module, StackedModule)
+        self._validation.add(*pl_module.outputs)
+
+    @override
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write_steps(trainer.current_epoch)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        for member, row in zip(self._members, self._validation.rows(trainer), strict=True):
+            member.history.log_metrics({**row, "epoch": trainer.current_epoch}, step=step)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, StackedModule)
+        self._write_steps(trainer.current_epoch)
+        if trainer.current_epoch + 1 != trainer.max_epochs:
+            return
+        optimizer = trainer.optimizers[0].state_dict()
+        seconds = (time.time() - self._started) / len(self._members)  # its share
+        for k, member in enumerate(self._members):
+            save_member(trainer, member, *pl_module.states_of(k, optimizer), seconds)
+
+    def _write_steps(self, epoch: int) -> None:
+        """What LabelSmoothing and TrainLoss log, fetched from the device once an epoch."""
+        for step, eps, logged in self._steps:
+            for member, own, values in zip(self._members, eps, logged.double().tolist(), strict=True):
+                member.history.log_metrics({"ls/eps": own, "epoch": epoch, **dict(zip(_NAMES, values))}, step=step)  # noqa: B905
+        self._steps = []
+
+
+_NAMES = ("train/loss", "train/acc")

@@ -1,0 +1,111 @@
+"""hydra/launcher=stacked as a user starts it."""
+
+import os
+import signal
+
+import pytest
+from cli import result, run
+from omegaconf import OmegaConf
+from sweeps import Sweep, wait_for
+
+from hydra_plugins.ls_process_launcher._jobs import Job, State
+from hydra_plugins.ls_stacked_launcher._plan import _divide, plan_stacks
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
+SWEEP = ["-m", "hydra/launcher=stacked", "hydra.sweep.dir=sweep", "trainer=cpu", "trainer.enable_progress_bar=false"]
+KILLS = ["-m", "ls_lightning.train", *SWEEP, "eps=0,0.1", "seed=0,1", "trainer.max_epochs=150", "model=linear"]
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_what_processes_leave(tmp_path):
+    """Float64 and float32 in one sweep are two stacks; what does not fit is a process, and the rest is the same."""
+    options = ["trainer.max_epochs=2", "~callbacks.pictures", "trainer.precision=64-true", "eps=0,0.2", "seed=0,1"]
+    for launcher, folder in (("stacked", "stacked"), ("process", "processes")):
+        choice = ["-m", f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}", *SWEEP[3:], *options]
+        code, out, err = run(tmp_path, *choice, "model=mlp,cnn" if launcher == "stacked" else "model=mlp")
+        assert code == 0, err
+        if launcher == "stacked":
+            assert "4 jobs are trained as one model" in out
+            assert "4 jobs are processes, since model CNN: convolutions gain nothing from it on a CPU" in out
+            assert "[8/8]" in out
+    found = {
+        (r["eps"], r["seed"]): r
+        for r in map(result, sorted((tmp_path / "stacked").glob("[0-9]*")))
+        if r["model"] == "mlp"
+    }
+    for folder in (tmp_path / "processes").glob("[0-9]*"):
+        if folder.is_dir():
+            wanted = result(folder)
+            member = found[wanted["eps"], wanted["seed"]]
+            assert member["digest"] == wanted["digest"]
+            for split in ("val", "test"):
+                assert member["metrics"][split] == pytest.approx(wanted["metrics"][split], rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_interrupted_it_begins_anew_and_skips_what_is_done(tmp_path):
+    sweep = Sweep(tmp_path, *KILLS)
+    assert wait_for(lambda: (tmp_path / "sweep" / "3" / "metrics.csv").exists())
+    sweep.process.send_signal(signal.SIGINT)
+    code, out, err = sweep.end()
+    assert code == 130, err
+    assert "hydra.launcher.resume=sweep" in err
+    assert sweep.gone()
+    assert not list((tmp_path / "sweep").glob("*/result.json"))
+    short = [word for word in KILLS[2:] if not word.startswith("trainer.max_epochs")]
+    (tmp_path / "sweep").rename(tmp_path / "broken")
+    for attempt in ("4 jobs are trained as one model", "skipped, it is done"):
+        code, out, err = run(tmp_path, *short, "trainer.max_epochs=2")
+        assert code == 0, err
+        assert attempt in out
+    code, out, err = run(
+        tmp_path, *KILLS[2:-2], "trainer.max_epochs=150", "model=linear", "hydra.launcher.resume=broken"
+    )
+    assert code == 0, err
+    assert len(list((tmp_path / "broken").glob("*/result.json"))) == 4
+
+
+@pytest.mark.slow
+def test_a_stack_that_dies_becomes_processes(tmp_path):
+    sweep = Sweep(tmp_path, *KILLS)
+    assert wait_for(lambda: (tmp_path / "sweep" / "0" / "metrics.csv").exists())
+    workers = [pid for pid, command in sweep.members().items() if "_worker" in command and "_supervise" not in command]
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    code, out, err = sweep.end(timeout=600)
+    assert code == 0, err
+    assert out.count("not finished by its stack, so it becomes a process") == 4
+    assert "4 jobs were not finished (exit code 137)" in err
+    assert sorted((r["eps"], r["seed"]) for r in (result(tmp_path / "sweep" / str(k)) for k in range(4))) == [
+        (0.0, 0), (0.0, 1), (0.1, 0), (0.1, 1),
+    ]  # fmt: skip
+
+
+def test_a_gpu_is_left_to_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    hydra = OmegaConf.create({"hydra": {"runtime": {"output_dir": "", "choices": {}}, "job": {"name": "app"}}})
+    cfg = OmegaConf.create({"trainer": {"accelerator": "auto"}})
+    stacks, alone = plan_stacks([Job(k, [], cfg, hydra, tmp_path / str(k)) for k in range(2)], 1)
+    assert stacks == []
+    assert next(iter(alone)).startswith("it would be trained on a GPU")
+
+
+@pytest.mark.parametrize(
+    ("members", "n_jobs", "sizes"), [(25, 1, [25]), (25, 2, [13, 12]), (5, 4, [3, 2]), (2, 8, [2])]
+)
+def test_a_stack_is_divided_between_processes(members, n_jobs, sizes):
+    assert [len(part) for part in _divide(list(range(members)), n_jobs)] == sizes
+
+
+def test_another_program_and_a_checkpoint_are_left_to_processes(tmp_path):
+    (tmp_path / "1" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "1" / "checkpoints" / "last.ckpt").touch()
+    hydra = OmegaConf.create({"hydra": {"runtime": {"output_dir": "", "choices": {}}, "job": {"name": "app"}}})
+    jobs = [Job(k, [], OmegaConf.create({"x": k}), hydra, tmp_path / str(k)) for k in range(3)]
+    jobs[2].state = State.SKIPPED
+    stacks, alone = plan_stacks(jobs, 1)
+    assert stacks == []
+    assert [[job.num for job in group] for group in alone.values()] == [[0], [1]]
+    unreadable, resumed = alone
+    assert unreadable.startswith("its configuration cannot be read")
+    assert resumed == "it goes on from its checkpoint"

@@ -1,0 +1,224 @@
+"""The parts of a stack: groups, order, network, losses, temperatures, optimizer."""
+
+import copy
+import math
+import warnings
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from stacks import jobs
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+
+from ls_lightning.callbacks.stage_metrics import StageMetrics
+from ls_lightning.callbacks.step_outputs import Outputs
+from ls_lightning.functional.outputs import Spec
+from ls_lightning.functional.temperature import fit_temperature
+from ls_lightning.losses import build_loss
+from ls_lightning.metrics import BrierScore, default_metrics, full_metrics
+from ls_lightning.stacked.data import StackedOrder
+from ls_lightning.stacked.groups import Candidate, plan
+from ls_lightning.stacked.losses import StackedLoss
+from ls_lightning.stacked.measures import measure_members
+from ls_lightning.stacked.network import Block, optimizer_state_of
+from ls_lightning.stacked.temperatures import fit_members
+from ls_lightning.zoo.data_order import EpochOrder
+from ls_lightning.zoo.models import CNN, MLP
+
+
+def planned(folder, *members, besides=()):
+    return plan([Candidate(job.config, Path(job.folder)) for job in [*jobs(folder, members), *besides]])
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """Two jobs that fit together."""
+    return jobs(tmp_path_factory.mktemp("usual"), ["eps=0", "eps=0.1"])
+
+
+def test_what_fits_together(tmp_path):
+    stacks, alone = planned(
+        tmp_path, "eps=0", "eps=0.1 seed=1 optimizer.lr=0.1", "eps=0.1 loss=kl schedule=linear", "loss=focal eps=0",
+        "model=linear eps=0", "model=linear eps=0.1", "data.batch_size=32", "optimizer.weight_decay=0 name=mine",
+    )  # fmt: skip
+    assert stacks == [[0, 1, 2, 3, 7], [4, 5]]
+    assert list(alone) == [6]
+    assert alone[6].startswith("no other job differs from it only in eps")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("model=cnn", "model CNN: convolutions gain nothing"),
+        ("model._target_=torch.nn.Identity", "the model torch.nn.Identity is not one of this package's"),
+        ("model.dropout=0.1", "dropout would draw other numbers"),
+        ("data.num_workers=1", "data.num_workers is above 0"),
+        ("loss=online", "loss OnlineLabelSmoothing learns its target"),
+        ("loss.weight=[1,1,1,1,1,1,1,1,1,2]", "loss.weight is set"),
+        ("loss.ignore_index=3", "loss.ignore_index is set"),
+        ("schedule=feedback", "schedule=feedback follows the job's own validation"),
+        (
+            "optimizer._target_=torch.optim.LBFGS ~optimizer.weight_decay",
+            "the optimizer torch.optim.LBFGS is not known",
+        ),
+        ("trainer.gradient_clip_val=1.0", "trainer.gradient_clip_val is set and clips by the norm of one model"),
+        ("+trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_algorithm is set"),
+        ("trainer.precision=bf16-mixed", "trainer.precision is set"),
+        ("trainer.devices=2", "trainer.devices is set"),
+        ("trainer.check_val_every_n_epoch=2", "trainer.check_val_every_n_epoch is set"),
+        ("trainer.max_steps=10", "trainer.max_steps is set"),
+        ("callbacks=best", "callbacks.best is added"),
+        ("~callbacks.temperature_scaling", "callbacks.temperature_scaling is left away"),
+        ("callbacks.label_smoothing.target=criterion", "callbacks.label_smoothing.target is set"),
+        ("logger=wandb", "logger.wandb is added"),
+    ],
+)
+def test_what_is_a_process(tmp_path, usual, override, reason):
+    stacks, alone = planned(tmp_path, override, besides=usual)
+    assert stacks == [[1, 2]]
+    assert alone[0].startswith(reason)
+
+
+def test_a_variable_that_smooths_is_left_to_the_job(tmp_path, usual, monkeypatch):
+    monkeypatch.setenv("LS_EPS", "0.1")
+    assert planned(tmp_path, besides=usual) == ([], {0: "LS_EPS is set", 1: "LS_EPS is set"})
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_each_member_has_the_order_that_it_has_alone(epoch, monkeypatch):
+    seeds, size, batch = [4, 0, 4], 23, 5
+    stacked = StackedOrder(size, batch, seeds)
+    stacked.set_epoch(epoch)
+    drawn, found = list(stacked), [[] for _ in seeds]
+    for start in range(0, size, batch):
+        width = min(batch, size - start)
+        for own in found:
+            own += drawn[:width]
+            drawn = drawn[width:]
+    for seed, own in zip(seeds, found, strict=True):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        order = EpochOrder(range(size))
+        order.set_epoch(epoch)
+        assert own == list(order)
+
+
+@pytest.mark.parametrize("build", [lambda: MLP((1, 8, 8), 10), lambda: CNN((1, 8, 8), 10, channels=[4, 8])])
+def test_a_block_of_networks_is_each_network(build):
+    """With the running statistics of batch norm."""
+    torch.manual_seed(0)
+    networks = [build().double() for _ in range(3)]
+    block = Block(networks)
+    x = torch.randn(3, 16, 1, 8, 8, dtype=torch.float64)
+    for mode in (True, True, False):
+        block.train(mode)
+        found = block(x)
+        for network, own, logits in zip(networks, x, found, strict=True):
+            torch.testing.assert_close(logits, network.train(mode)(own), rtol=1e-12, atol=1e-12)
+    for k, network in enumerate(networks):
+        torch.testing.assert_close(block.state_of(k), dict(network.state_dict()), rtol=1e-12, atol=1e-12)
+    shared = block(x[0], shared=True)
+    torch.testing.assert_close(shared[1], networks[1](x[0]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
+def test_an_optimizer_of_a_block_is_each_optimizer(optimizer):
+    torch.manual_seed(0)
+    networks = [MLP((5,), 3, hidden=[4]).double() for _ in range(4)]
+    block, x = Block([copy.deepcopy(network) for network in networks]), torch.randn(4, 8, 5, dtype=torch.float64)
+    together, own = optimizer(block.parameters()), [optimizer(network.parameters()) for network in networks]
+    for _ in range(3):
+        together.zero_grad()
+        block(x).logsumexp(-1).mean(1).sum().backward()
+        together.step()
+        for network, each, inputs in zip(networks, own, x, strict=True):
+            each.zero_grad()
+            network(inputs).logsumexp(-1).mean().backward()
+            each.step()
+    for k in range(4):
+        found, wanted = optimizer_state_of(together.state_dict(), 0, k), own[k].state_dict()
+        torch.testing.assert_close(found["state"], wanted["state"], rtol=1e-12, atol=1e-12)
+        assert found["param_groups"] == wanted["param_groups"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_losses_of_several_kinds_with_an_eps_each(dtype, reduction):
+    names = ["ce", "kl", "ce", "relaxation", "margin", "ce", "none"]
+    losses = [build_loss(name, reduction=reduction) for name in names]
+    for k, loss in enumerate(losses[:-1]):
+        loss.set_eps(0.1 * k)
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 6, 5, dtype=dtype, generator=rng, requires_grad=True)
+    target = torch.randint(5, (7, 6), generator=rng)
+    found = StackedLoss(losses, names)(logits, target)
+    wanted = torch.stack([loss(own, labels) for loss, own, labels in zip(losses, logits, target, strict=True)])
+    torch.testing.assert_close(found, wanted)
+    gradients = [torch.autograd.grad(values.sum(), logits, retain_graph=True)[0] for values in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_binary_losses_with_an_eps_each():
+    losses = [build_loss("bce", eps=eps) for eps in (0.0, 0.1, 0.4)]
+    logits, target = torch.randn(3, 9, dtype=torch.float64), torch.randint(2, (3, 9)).double()
+    wanted = [
+        F.binary_cross_entropy_with_logits(own, (1 - eps) * labels + eps / 2)
+        for own, labels, eps in zip(logits, target, (0.0, 0.1, 0.4), strict=True)
+    ]
+    torch.testing.assert_close(StackedLoss(losses, ["bce"] * 3)(logits, target), torch.stack(wanted))
+
+
+def test_temperatures_to_the_bit():
+    torch.manual_seed(0)
+    target = torch.randint(4, (50,))
+    logits = torch.randn(6, 50, 4) + 2 * F.one_hot(target, 4)
+    logits[1] *= 30
+    logits[2] = 9 * F.one_hot(target, 4)  # at the bound
+    logits[3] = 0.0
+    logits[4, 0] = torch.nan
+    found = fit_members(logits, target, Spec(ignore_index=-100), (0.01, 100.0))
+    assert found[4] is None
+    assert [found[k] for k in (0, 1, 2, 3, 5)] == [fit_temperature(logits[k], target) for k in (0, 1, 2, 3, 5)]
+    assert found[2].at_boundary
+    binary = torch.randn(3, 50)
+    wanted = [fit_temperature(own, target % 2, task="binary") for own in binary]
+    assert fit_members(binary, (target % 2).float(), Spec("binary"), (0.01, 100.0)) == wanted
+
+
+def test_networks_are_not_changed():
+    networks = [nn.Sequential(nn.Linear(2, 2)) for _ in range(2)]
+    before = copy.deepcopy(networks[0].state_dict())
+    block = Block(networks)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(networks[0].state_dict(), before)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+@pytest.mark.parametrize(
+    "build", [default_metrics, full_metrics, lambda **options: MetricCollection([BrierScore(**options)])]
+)
+def test_metrics_to_the_bit(task, build):
+    """Those of ours in one pass, others one by one; NaN in one member is nobody else's."""
+    torch.manual_seed(0)
+    shape = (30,) if task == "binary" else (30, 4)
+    target = torch.randint(4, (30,)) if task == "multiclass" else torch.randint(2, shape).float()
+    options = {"task": task, **({"ignore_index": -100} if task == "multiclass" else {})}
+    outputs = [Outputs(3 * torch.randn(shape), target, options, 30) for _ in range(3)]
+    outputs[1].logits[0] = torch.nan
+    trainer = L.Trainer(logger=False, accelerator="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = measure_members(build, outputs, trainer)
+        for own, measured in zip(outputs, found, strict=True):
+            metrics = StageMetrics(build, 1)
+            metrics.update(0, own)
+            (wanted,) = metrics.measure(trainer, torch.device("cpu"))
+            assert repr(measured.values) == repr(wanted.values)
+            for name, (_, sums) in wanted.states.items():
+                assert measured.states[name][1].equal(sums)
+    assert math.isnan(next(iter(found[1].values.values())))
+    assert found[1].values["n"] == 0
