@@ -31,7 +31,9 @@ def kept():
 
 
 @pytest.mark.slow
-def test_it_runs(kept, tmp_path):
+def test_it_runs(kept, tmp_path, monkeypatch):
+    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):  # not the ones in the user's home
+        monkeypatch.setenv(variable, str(tmp_path / variable))
     ran = nbformat.read(TOUR, 4)
     NotebookClient(
         ran,
