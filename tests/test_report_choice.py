@@ -148,6 +148,16 @@ def test_without_eps_0_it_is_asked_for(tmp_path):
     assert "Plain training (eps 0) was not run" in text(choice)
 
 
+@pytest.mark.parametrize(("seeds", "noise"), [(1, 0.0), (5, 0.05), (5, 1e-3)])
+def test_a_command_has_a_line_of_its_own(tmp_path, seeds, noise):
+    said = text(chosen(write_sweep(tmp_path, lambda eps: eps, grid=(0.1, 0.2), noise=noise, seeds=range(seeds))))
+    commands = [line for line in said.splitlines() if "python -m" in line]
+    assert len(commands) >= 1
+    for line in commands:
+        assert line.startswith("python -m ls_lightning.train -m "), line
+        assert "Plain training" not in line, line
+
+
 def test_a_single_eps_has_nothing_to_be_compared_with(tmp_path):
     for eps, more in ((0.1, "eps=0,0.05 "), (0, "eps=0.05,0.1 ")):
         said = text(chosen(write_sweep(tmp_path / str(eps), lambda eps: 0.5, grid=(eps,), noise=0.1)))

@@ -113,7 +113,7 @@ def _verdict(choice: Choice) -> str:
         return f"There is nothing to compare it with. Train other eps:\n{first_command(choice)}"
     lacking = ""
     if choice.baseline is None:
-        lacking = f" Plain training (eps 0) was not run; it is what smoothing has to beat:\n{baseline_command(choice)}"
+        lacking = f"\nPlain training (eps 0) was not run; it is what smoothing has to beat:\n{baseline_command(choice)}"
     effect, label = choice.effect, choice.criterion.label
     if effect is None:
         return f"{label} was not measured on {choice.stage} for both, so it cannot be said which is better.{lacking}"

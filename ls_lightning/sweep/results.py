@@ -57,7 +57,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def write_text(path: Path, text: str) -> Path:
     """Write a file so that nobody ever sees half of it."""
     partial = path.with_name(path.name + ".part")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
