@@ -1,12 +1,12 @@
 """The fast way is a good citizen of torch: derivatives of any order, transforms, compilers, memory, no waiting."""
 
-import itertools
 from functools import partial
 
 import pytest
 import torch
 from clear_loss import clear, counted, value_and_gradient
 from no_sync import NoSync
+from peak_bytes import peak_bytes
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -29,15 +29,6 @@ SHAPES = [(6, 4), (2, 4, 3)]
 def draw(shape, dtype=torch.float64):
     torch.manual_seed(0)
     return torch.randn(shape, dtype=dtype), torch.randint(shape[1], (shape[0], *shape[2:]))
-
-
-def most_bytes(run):
-    """The most that is alive at once of what `run` allocates."""
-    with torch.profiler.profile(profile_memory=True) as profiler:
-        run()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    return max(itertools.accumulate((event.nbytes() for event in events), initial=0))
 
 
 # Derivatives
@@ -288,7 +279,7 @@ def test_memory_is_that_of_one_gradient(shape):
     leaf, size = logits.requires_grad_(), logits.numel() * 4
     smoothed_cross_entropy(leaf, target).backward()
     leaf.grad = None
-    most = most_bytes(lambda: smoothed_cross_entropy(leaf, target).backward())
+    most = peak_bytes(lambda: smoothed_cross_entropy(leaf, target).backward())
     assert size <= most <= 1.01 * size + 2**20  # a piece and what there is of each of its rows
 
 
@@ -296,7 +287,7 @@ def test_memory_is_none_if_the_logits_may_go():
     logits, target = draw((512, 2000), torch.float32)
     seen = logits.requires_grad_() * 1
     loss = smoothed_cross_entropy(seen, target, consume_logits=True)
-    most = most_bytes(lambda: torch.autograd.grad(loss, seen))
+    most = peak_bytes(lambda: torch.autograd.grad(loss, seen))
     assert most < 2**18
 
 
