@@ -46,6 +46,7 @@ FEW = (
     *("loss=ce eps=0.1", "loss=online eps=0.5", "loss=negative eps=-0.4 loss.warmup=0.5"),
     *("loss=ce eps=0.1 schedule=linear", "loss=ce schedule=feedback"),
 )
+FEWER = tuple(row for row in FEW if "negative" not in row)  # 25 minutes of one core are not enough for more
 _QUIET = (
     *("trainer=cpu", "trainer.enable_progress_bar=false", "~logger", "~callbacks.pictures", "~callbacks.checkpoint"),
     "~callbacks.train_loss",
@@ -73,8 +74,10 @@ MNIST = {
     "mnist noisy": Regime(f"{_CLEAN} data.label_noise=0.4", FEW),
 }
 CIFAR10 = {
-    f"cifar10 {key.removesuffix('_label').replace('_label', '')}": Regime(f"{_HUMAN} data.noisy_labels_key={key}", FEW)
-    for key in ("clean_label", "aggre_label", "random_label1", "worse_label")
+    "cifar10 clean": Regime(f"{_HUMAN} data.noisy_labels_key=clean_label", FEW),
+    "cifar10 aggre": Regime(f"{_HUMAN} data.noisy_labels_key=aggre_label", FEWER),
+    "cifar10 random1": Regime(f"{_HUMAN} data.noisy_labels_key=random_label1", FEWER),
+    "cifar10 worse": Regime(f"{_HUMAN} data.noisy_labels_key=worse_label", FEWER),
 }
 
 

@@ -48,6 +48,8 @@ class Feedback:
     ends underconfident on clean data. Measure on the cleaner part: ``held_out`` where validation is noisy, validation
     where training is. And where even eps 0 is underconfident (40 % wrong training labels) it stays at 0, which is best
     for the ECE, not for accuracy. One for each class (``per_class``) gained nothing with the 36 samples a class here.
+    A short run is too short for it: in 20 epochs on 3,600 images of CIFAR-10, whose network becomes overconfident late,
+    it took the ECE from 16.8 to 9.0 %, a temperature to 2.8 % (``python benchmarks/regimes.py cifar10=<folder>``).
 
     eps is itself the integral of the gap and is clipped after each update, so that nothing winds up at a bound:
     the first gap of the other sign moves it away.
