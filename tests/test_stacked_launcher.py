@@ -13,7 +13,7 @@ from hydra_plugins.ls_stacked_launcher._plan import _divide, plan_stacks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
 SWEEP = ["-m", "hydra/launcher=stacked", "hydra.sweep.dir=sweep", "trainer=cpu", "trainer.enable_progress_bar=false"]
-KILLS = ["-m", "ls_lightning.train", *SWEEP, "eps=0,0.1", "seed=0,1", "trainer.max_epochs=150", "model=linear"]
+KILLS = ["-m", "ls_lightning.train", *SWEEP, "eps=0,0.1", "seed=0,1", "trainer.max_epochs=60", "model=linear"]
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_interrupted_it_begins_anew_and_skips_what_is_done(tmp_path):
         assert code == 0, err
         assert attempt in out
     code, out, err = run(
-        tmp_path, *KILLS[2:-2], "trainer.max_epochs=150", "model=linear", "hydra.launcher.resume=broken"
+        tmp_path, *KILLS[2:-2], "trainer.max_epochs=60", "model=linear", "hydra.launcher.resume=broken"
     )
     assert code == 0, err
     assert len(list((tmp_path / "broken").glob("*/result.json"))) == 4
