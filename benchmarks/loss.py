@@ -9,6 +9,7 @@ Run: ``python benchmarks/loss.py``; the columns you want: ``python benchmarks/lo
 
 import ctypes
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -175,7 +176,7 @@ def main(shapes: list[str]) -> None:
     text = f"""## The loss on a CPU
 
 `python benchmarks/loss.py`: forward and backward, eps {EPS}, one thread; ratios to torch, beside which its time stands.
-{machine("torch")}.
+{machine("torch")}; {os.getloadavg()[1]:.0f} processes wanted the cores, which costs most where calls are many and short.
 
 {table("float32", full, shapes)}
 
@@ -185,7 +186,7 @@ def main(shapes: list[str]) -> None:
 
 {table("memory, in sizes of the logits", bytes_, shapes)}
 
-Largest error of a gradient against float64, by the largest gradient: {exact}.
+Largest error of a gradient against float64, by the largest gradient: {"; ".join(exact.values())} (2048x32000).
 """
     print(text)
     if shapes == SHAPES:

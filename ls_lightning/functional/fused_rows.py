@@ -87,13 +87,18 @@ def smoothed_rows(
         A 0-d tensor, or `(outer, 1, inner)`, not scaled.
     """
     if is_one_piece(logits.shape, dtype):
-        found = _piece(logits, target, dtype, careful, scale, gradient)
+        place = gradient if _is_direct(logits, dtype) else None
+        found = _piece(logits, target, dtype, careful, scale, gradient, place)
         return _sum(found, scale, careful) if add else found
     each, losses = [], None if add else logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
+    scratch: Tensor | None = None  # one for all pieces: a new one each would be new pages each
     for piece in pieces(logits.shape, dtype, logits.device):
-        factor = _part(scale, piece)
-        wanted = None if gradient is None else piece.of(gradient)
-        found = _piece(piece.of(logits), target.part(piece), dtype, careful, factor, wanted)
+        part, factor = piece.of(logits), _part(scale, piece)
+        wanted = place = None if gradient is None else piece.of(gradient)
+        if place is None or not _is_direct(logits, dtype):
+            scratch = logits.new_empty(part.numel(), dtype=dtype) if scratch is None else scratch
+            place = scratch[: part.numel()].view(part.shape)
+        found = _piece(part, target.part(piece), dtype, careful, factor, wanted, place)
         if losses is None:
             each.append(_sum(found, factor, careful))
         else:
@@ -102,11 +107,18 @@ def smoothed_rows(
 
 
 def _piece(
-    logits: Tensor, target: SmoothedTarget, dtype: torch.dtype, careful: bool, scale: Number, gradient: Tensor | None
+    logits: Tensor,
+    target: SmoothedTarget,
+    dtype: torch.dtype,
+    careful: bool,
+    scale: Number,
+    gradient: Tensor | None,
+    place: Tensor | None,
 ) -> Tensor:
+    """The losses of one piece, worked out in `place`, a new one if None."""
     if careful and target.valid is not None:
         logits = logits.masked_fill(~target.valid, 0)
-    z = _below_the_top(logits, dtype, gradient)
+    z = _below_the_top(logits, dtype, place)
     own = z.gather(1, target.label)
     masses, share, spread = (_careful_masses if careful else _plain_masses)(z, target)
     if careful:  # a true class of weight 0 does not count, not even if it is masked
@@ -135,12 +147,18 @@ def _sum(losses: Tensor, scale: Number, careful: bool) -> Tensor:
     return (scaled.masked_fill_(scale == 0, 0) if careful else scaled).sum()
 
 
-def _below_the_top(logits: Tensor, dtype: torch.dtype, gradient: Tensor | None) -> Tensor:
-    """The logits less the largest of each row: in the gradient's place, if the arithmetic can be done there."""
-    if logits.dtype != dtype or not (logits.shape[2] == 1 or logits.stride(2) == 1):
-        z = logits.new_empty(logits.shape, dtype=dtype).copy_(logits)
-        return z.sub_(z.amax(1, keepdim=True))
-    return torch.sub(logits, logits.amax(1, keepdim=True), out=gradient)
+def _is_direct(logits: Tensor, dtype: torch.dtype) -> bool:
+    """Whether arithmetic can read the logits, and write the gradient, as they lie."""
+    return logits.dtype == dtype and (logits.shape[2] == 1 or logits.stride(2) == 1)
+
+
+def _below_the_top(logits: Tensor, dtype: torch.dtype, place: Tensor | None) -> Tensor:
+    """The logits less the largest of each row."""
+    if _is_direct(logits, dtype):
+        return torch.sub(logits, logits.amax(1, keepdim=True), out=place)
+    z = logits.new_empty(logits.shape, dtype=dtype) if place is None else place
+    z.copy_(logits)
+    return z.sub_(z.amax(1, keepdim=True))
 
 
 def _plain_masses(z: Tensor, target: SmoothedTarget) -> tuple[_Masses, Tensor | None, Tensor]:
