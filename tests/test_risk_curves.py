@@ -140,7 +140,7 @@ def test_of_very_many_eps_some_are_drawn_the_recommended_one_among_them(tmp_path
     chosen = next(group for group in groups if group.eps == 0.17)
     figure = risk_by_eps(groups, chosen, "test")
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes if axes.get_visible()]
-    assert len(titles) == 8
+    assert len(titles) == 6
     assert {"eps 0.01", "eps 0.17", "eps 0.4"} <= set(titles)
 
 

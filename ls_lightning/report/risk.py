@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST, _COLUMNS = 8, 4
+_MOST, _COLUMNS = 6, 3
 _PLAIN: dict[str, Any] = {"color": FAINT, "zorder": 2}
 
 
@@ -95,7 +95,7 @@ def _start(curves: Sequence[RiskCurve]) -> float:
 
 
 def _some(grid: list[float], wanted: float) -> list[float]:
-    """At most eight, spread over the grid, the wanted one among them."""
+    """At most six, spread over the grid, the wanted one among them."""
     if len(grid) <= _MOST:
         return grid
     kept = {grid[round(k * (len(grid) - 1) / (_MOST - 1))] for k in range(_MOST)}
