@@ -173,10 +173,11 @@ def main(shapes: list[str]) -> None:
     large = [shape for shape in shapes if math.prod(map(int, shape.split("x"))) >= 2**22]
     for shape in large:
         compare(kept, shape, torch.float32, TORCH, few)
+    load = os.getloadavg()[1]
     text = f"""## The loss on a CPU
 
 `python benchmarks/loss.py`: forward and backward, eps {EPS}, one thread; ratios to torch, beside which its time stands.
-{machine("torch")}; {os.getloadavg()[1]:.0f} processes wanted the cores, which costs most where calls are many and short.
+{machine("torch")}; {load:.0f} processes wanted the cores, which costs most where calls are many and short.
 
 {table("float32", full, shapes)}
 
