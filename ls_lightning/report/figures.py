@@ -20,11 +20,11 @@ from ls_lightning.sweep.groups import Group
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_SETTINGS = 6
+_MOST_SETTINGS = 4
 
 
 def draw_figures(report: Report, out: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
-    """Write ``out/figures/<name>.<format>``; of very many settings those of the first six.
+    """Write ``out/figures/<name>.<format>``; of very many settings those of the first four.
 
     Returns:
         Title and path, relative to ``out``, of each figure in its first format.
