@@ -240,6 +240,20 @@ def test_ranks_add_up(batches, whole, first):
     assert mine.num_samples == len(whole[1]) + len(batches[0][1])
 
 
+def test_each_member_of_a_collection_sends_only_what_it_reads(batches):
+    metrics, sent = default_metrics(), []
+    for batch in batches:
+        metrics.update(*batch)
+    members = dict(metrics.items(copy_state=False))
+    for member in members.values():
+        ranks(member, member, sent)
+    values = metrics.compute()
+    assert sent == [members[name].sums.shape for name in DEFAULT]
+    assert values["acc"] == metrics["acc"].measure(metrics["acc"].sums)
+    assert metrics["aurc"].num_samples == 2 * sum(len(target) for _, target in batches)
+    assert metrics["ece"](*batches[0]) >= 0  # forward reduces both states
+
+
 def test_bad_samples_of_another_rank_raise_here_too(batches):
     mine, other = Accuracy(), Accuracy()
     mine.update(*batches[0])

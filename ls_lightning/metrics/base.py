@@ -89,6 +89,16 @@ class SumMetric(Metric):
             return self.sums
 
     @override
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        # In a collection every member synchronises itself: it does so with what it reads alone.
+        reductions = self._reductions
+        self._reductions = {self._state: reductions[self._state]}
+        try:
+            super()._sync_dist(*args, **kwargs)
+        finally:
+            self._reductions = reductions
+
+    @override
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> nn.Module:
         # set_dtype, or a Trainer in bf16-true, would cast the integers, and a cached value.
         def keep_dtype(tensor: Tensor) -> Tensor:
