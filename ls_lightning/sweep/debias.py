@@ -22,7 +22,7 @@ def debiased_ece(counts: Sequence[float], confidence: Sequence[float], accuracy:
 
     Example:
         >>> round(debiased_ece([100, 0], [0.7, math.nan], [0.6, math.nan]), 4)
-        0.0992
+        0.0993
 
     Source: Kumar et al. 2019, arXiv:1909.10155.
     """
