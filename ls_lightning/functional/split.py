@@ -5,6 +5,7 @@ sure the model is. They are taken on a grid on which additions are exact, so tha
 of threads do not matter.
 """
 
+import math
 from math import inf
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Split(NamedTuple):
 def split_rows(rows: Tensor, weighted: bool = False) -> Split:
     """Read logits `(S, K)` of any floating type; a row with a NaN or +inf has a `peak` that is not finite."""
     samples, num_classes = rows.shape
-    size = min(chunk_size(rows), max(1, samples))
+    size = math.ceil(samples / max(1, round(samples / chunk_size(rows)))) or 1  # no small chunk at the end
     # Sums over a few classes are fast along columns, over many along rows.
     few = num_classes < _FEW
     dim = 0 if few else 1
