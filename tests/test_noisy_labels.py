@@ -12,6 +12,7 @@ from PIL import Image
 from ls_lightning.zoo.data_image_folder import ImageFolderData
 from ls_lightning.zoo.data_npz import NpzData
 from ls_lightning.zoo.data_sklearn import BreastCancerData, DigitsData
+from ls_lightning.zoo.label_file import read_label_file
 
 K, N = 4, 120
 CLASSES = ("cat", "cow", "dog", "owl")
@@ -310,3 +311,10 @@ def test_the_result_says_how_many_labels_are_wrong(tmp_path):
     found = result(tmp_path / "job")["label_noise"]
     assert found["train"] == pytest.approx(np.mean(noisy != y), abs=0.05)
     assert found["val"] == 0
+
+
+def test_a_key_of_a_single_array_is_refused(tmp_path):
+    np.save(tmp_path / "labels.npy", np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"noisy_labels_key='mine' is for \.npz and \.csv; .*labels\.npy is one array"):
+        read_label_file(tmp_path / "labels.npy", "mine")
+    assert read_label_file(tmp_path / "labels.npy").labels == [0, 1]

@@ -70,6 +70,8 @@ def test_what_fits_together(tmp_path):
         ("trainer.devices=2", "trainer.devices is set"),
         ("trainer.check_val_every_n_epoch=2", "trainer.check_val_every_n_epoch is set"),
         ("trainer.max_steps=10", "trainer.max_steps is set"),
+        ("trainer.limit_val_batches=1", "trainer.limit_val_batches is set"),
+        ("trainer.limit_test_batches=0", "trainer.limit_test_batches is set"),
         ("callbacks=best", "callbacks.best is added"),
         ("~callbacks.temperature_scaling", "callbacks.temperature_scaling is left away"),
         ("callbacks.label_smoothing.target=criterion", "callbacks.label_smoothing.target is set"),

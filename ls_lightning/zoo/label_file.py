@@ -36,7 +36,7 @@ def read_label_file(path: Path, key: str | None = None) -> LabelFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, or ``key`` names nothing in it, or is needed.
+        ValueError: the file cannot be read, or ``key`` names nothing in it, or is needed, or there is nothing to name.
 
     Example:
         >>> import tempfile
@@ -99,6 +99,8 @@ def _read_array(path: Path, key: str | None) -> Any:
     try:
         found = np.load(path, allow_pickle=False)
         if not isinstance(found, np.lib.npyio.NpzFile):
+            if key is not None:
+                raise LookupError(f"noisy_labels_key={key!r} is for .npz and .csv; {path} is one array. Leave it away.")
             return found
         with found:
             names = ", ".join(found.files) or "none"
