@@ -287,6 +287,31 @@ def test_watch_refreshes_until_interrupted(tmp_path):
     assert sum("refreshed every 0.2 s" in line for line in lines) >= 1
 
 
+class _LosesInterrupt:
+    """Interrupted while it is collected, where Python prints an exception and goes on."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_is_heeded_wherever_it_comes(tmp_path, monkeypatch):
+    refreshes = []
+
+    def refresh(options, console):
+        refreshes.append(len(refreshes))
+        _LosesInterrupt()
+        if len(refreshes) > 3:
+            pytest.fail("Ctrl-C was lost")
+        return 0
+
+    monkeypatch.setattr(report, "_once", refresh)
+    before = signal.getsignal(signal.SIGINT)
+    assert report.main([str(tmp_path), "watch=0.01"]) == 0
+    assert len(refreshes) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_loss_and_accuracy_of_every_mini_batch_are_overlaid(sweep):
     jobs = [sweep / "0", sweep / "6"]
     curves = [read_history(job) for job in jobs]

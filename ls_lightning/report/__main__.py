@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,8 +120,8 @@ def _watch(options: Options, seconds: float) -> int:
     """Again and again, until Ctrl-C; a sweep that has no job yet is waited for."""
     console = Console(highlight=False, markup=False)
     code = 0
-    with suppress(KeyboardInterrupt):
-        while True:
+    with _noted_interrupt() as interrupted:
+        while not interrupted:
             with console.capture() as capture:
                 try:
                     code = _once(options, console)
@@ -133,6 +133,24 @@ def _watch(options: Options, seconds: float) -> int:
             console.print(f"{time.strftime('%H:%M:%S')}, refreshed every {seconds:g} s; Ctrl-C ends it.", style="dim")
             time.sleep(seconds)
     return code
+
+
+@contextmanager
+def _noted_interrupt() -> Iterator[list[int]]:
+    """Ctrl-C ends the block at once; where Python drops the exception (in a ``__del__``), the list still has it."""
+    interrupted: list[int] = []
+
+    def interrupt(signum: int, _frame: object) -> None:
+        interrupted.append(signum)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":
