@@ -25,8 +25,8 @@ from ls_lightning.losses import LOSSES
 from ls_lightning.schedules import SCHEDULES
 
 CONF = Path(__file__).parent.parent / "conf"
-ELSEWHERE = (  # no options of a group of ours; the launcher is tested in test_engines.py
-    "config", "hydra/help/ls_lightning", "hydra/launcher/slurm", "wandb_sweep",
+ELSEWHERE = (  # no options of a group of ours; tested in test_engines.py and test_report_after_sweep.py
+    "config", "hydra/callbacks/report", "hydra/help/ls_lightning", "hydra/launcher/slurm", "wandb_sweep",
 )  # fmt: skip
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
 USUAL_EPS = {
