@@ -93,6 +93,7 @@ class LabelSmoothing(L.Callback):
         self.eps = eps_of(loss) if self.schedule is None else first_eps(self.schedule)
         self.override = override
         self._steps = 0
+        self._written: float | None = None
         self._logged = -1
         self._horizon: int | None = None
         self.watch: Callable[[LossCall], None] | None = None
@@ -132,6 +133,7 @@ class LabelSmoothing(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loss_state.read_data(self._calls.loss, trainer)
         self._steps = self._steps or trainer.global_step
+        self._written = None
         self._logged = -1
         self._first = True
         if self.feedback is not None:
@@ -261,7 +263,9 @@ class LabelSmoothing(L.Callback):
             if self.interval == "step" or batch_idx == 0:
                 progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
                 self.eps = eps_at(self.schedule, progress, isinstance(self._calls.loss, NegativeSmoothing))
-            self._calls.loss.set_eps(self.eps)  # type: ignore[operator]
+            if self.eps != self._written:
+                self._calls.loss.set_eps(self.eps)  # type: ignore[operator]
+                self._written = self.eps
 
     def _log(self, trainer: L.Trainer) -> None:
         """As Lightning's LearningRateMonitor does, past ``self.log``, which costs about 1 ms a step."""

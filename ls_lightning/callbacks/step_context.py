@@ -48,6 +48,10 @@ class _Entry:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
+        if len(self.contexts) == 1:  # nearly always, and cheaper than a stack
+            with self._inner(), self.contexts[0]():
+                yield
+            return
         with ExitStack() as stack:
             for context in [self._inner, *self.contexts]:
                 stack.enter_context(context())

@@ -64,14 +64,17 @@ def eps_at(schedule: Schedule, progress: float, negative: bool = False) -> float
         ValueError: a schedule must return eps in [0, 1), got 1.0 from <lambda> at progress 0.
     """
     eps = schedule(progress)
-    where = f"from {name_of(schedule)} at progress {progress:g}."
     try:
         number = math.nan if isinstance(eps, bool | str) else float(eps)
     except (TypeError, ValueError):
-        raise TypeError(f"a schedule must return a number in [0, 1), got {eps!r} {where}") from None
+        raise TypeError(f"a schedule must return a number in [0, 1), {_got(eps, schedule, progress)}") from None
     if not (-math.inf if negative else 0) <= number < 1:
-        raise ValueError(f"a schedule must return eps in [0, 1), got {eps!r} {where}")
+        raise ValueError(f"a schedule must return eps in [0, 1), {_got(eps, schedule, progress)}")
     return number
+
+
+def _got(eps: object, schedule: Schedule, progress: float) -> str:
+    return f"got {eps!r} from {name_of(schedule)} at progress {progress:g}."
 
 
 def curve(schedule: Schedule, points: int = _POINTS) -> list[float]:
