@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 import warnings
+from itertools import pairwise
 
 import lightning as L
 import torch
@@ -110,7 +111,7 @@ def run(net: Net, *callbacks: L.Callback) -> tuple[list[float], list[float]]:
     )
     trainer.fit(net, train, val)
     ends = net.train_ends[SKIPPED:]
-    steps = [after - before for epoch in ends for before, after in zip(epoch, epoch[1:], strict=False)]
+    steps = [after - before for epoch in ends for before, after in pairwise(epoch)]
     return steps, [seconds / len(val) for seconds in net.val_seconds[SKIPPED:]]
 
 
@@ -137,8 +138,8 @@ def main() -> None:
         cells = [f"{1e6 * (m := statistics.median(t)):.0f} | {m / b:.3f}" for t, b in zip(times, base, strict=True)]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     text = (
-        f"## What the callbacks add to a step\n\n`python benchmarks/step.py`: digits, batches of {BATCH}, an MLP of 128 "
-        f"units, one thread, medians of {rounds} rounds in turn.\n{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
+        f"## What the callbacks add to a step\n\n`python benchmarks/step.py`: digits, batches of {BATCH}, an MLP of "
+        f"128 units, one thread, medians of {rounds} rounds in turn.\n{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
     ) + "\n".join(lines)
     print(text)
     write_section("step", text)
