@@ -139,7 +139,8 @@ def main() -> None:
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     text = (
         f"## What the callbacks add to a step\n\n`python benchmarks/step.py`: digits, batches of {BATCH}, an MLP of "
-        f"128 units, one thread, medians of {rounds} rounds in turn.\n{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
+        f"128 units, one thread, medians of {rounds} rounds in turn.\n"
+        f"{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
     ) + "\n".join(lines)
     print(text)
     write_section("step", text)
