@@ -19,6 +19,7 @@ from torch import nn
 from ls_lightning.errors import ConfigError, as_config_error
 from ls_lightning.zoo.classifier import Classifier
 
+_UNSET = -100  # what losses ignore unless they are told otherwise
 _KINDS = (InstantiationException, MisconfigurationException)
 
 
@@ -72,7 +73,12 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError(f"{cls.__name__} has no parameters to train.")
     with as_config_error("optimizer", *_KINDS):
-        return Classifier(network, task=facts["task"], optimizer=instantiate(cfg.optimizer, _partial_=True))
+        return Classifier(
+            network,
+            task=facts["task"],
+            ignore_index=_ignore_index(cfg, data),
+            optimizer=instantiate(cfg.optimizer, _partial_=True),
+        )
 
 
 def build_trainer(cfg: DictConfig) -> L.Trainer:
@@ -113,7 +119,19 @@ def _facts(data: L.LightningDataModule) -> dict[str, Any]:
         )
     task = getattr(data, "task", "multiclass")
     facts = {"task": task, "num_classes": num_classes, "num_outputs": 1 if task == "binary" else num_classes}
-    return {**facts, "input_shape": data.input_shape} if hasattr(data, "input_shape") else facts
+    more = {name: getattr(data, name) for name in ("input_shape", "num_tokens") if hasattr(data, name)}
+    return {**facts, **more}
+
+
+def _ignore_index(cfg: DictConfig, data: L.LightningDataModule) -> int | None:
+    """What stands where there is no label: the data say it, or else ``loss.ignore_index``; in all stages alike."""
+    of_data: int | None = getattr(data, "ignore_index", None)
+    of_loss: int | None = cfg.loss.get("ignore_index", _UNSET)
+    if of_loss in (_UNSET, of_data):
+        return of_data
+    if of_data is not None:
+        raise ConfigError(f"loss.ignore_index must be {of_data}, as the data has it, got {of_loss}.")
+    return of_loss
 
 
 def _check_loss(cfg: DictConfig, task: str) -> None:

@@ -124,6 +124,7 @@ def job_result(
         "label_noise": getattr(data, "measured_noise", None),
         "digest": job_digest(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
         **_found(trainer),
+        **_bayes(trainer, data),
         "steps": trainer.global_step,
         "devices": trainer.world_size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
@@ -203,6 +204,16 @@ def _measured(found: dict[str, Measured]) -> dict[str, Any]:
         "reliability": {stage: _lists(one) for stage, one in bins.items() if one is not None},
         "risk_coverage": {stage: _lists(sampled_curve(one)) for stage, one in levels.items() if one is not None},
     }
+
+
+def _bayes(trainer: L.Trainer, data: Any) -> dict[str, Any]:
+    """What the true probabilities score on test, where generated data know them."""
+    monitor = _callback(trainer, CalibrationMonitor)
+    if monitor is None or "test" not in monitor.measured or not hasattr(data, "log_posterior"):
+        return {}
+    metrics = monitor.build(task=data.task, num_classes=data.num_classes, ignore_index=data.ignore_index)
+    metrics.update(data.log_posterior(), data.test_set.target)
+    return {"bayes": {"test": {name: value.item() for name, value in metrics.compute().items()}}}
 
 
 def _lists(columns: ReliabilityBins | RiskCoverage) -> dict[str, list[float]]:

@@ -26,7 +26,7 @@ from ls_lightning.schedules import SCHEDULES
 
 CONF = Path(__file__).parent.parent / "conf"
 ELSEWHERE = (  # no options of a group of ours; tested in test_engines.py and test_report_after_sweep.py
-    "config", "hydra/callbacks/report", "hydra/help/ls_lightning", "hydra/launcher/slurm", "wandb_sweep",
+    "config", "hydra/callbacks/report", "hydra/help/ls_lightning", "hydra/launcher/slurm", "launch", "wandb_sweep",
 )  # fmt: skip
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
 USUAL_EPS = {
@@ -74,6 +74,8 @@ DATA = {
     "breast_cancer": lambda folder: ([], (2, (30,))),
     "npz": write_npz,
     "image_folder": write_images,
+    "shapes": lambda folder: ([], (4, (1, 24, 24))),
+    "tags": lambda folder: ([], (5, (30,))),
 }
 GPU_TRAINERS = {"gpu", "ddp"}
 LOGGERS = {
@@ -127,7 +129,27 @@ def check_callbacks(option, compose, folder):
     assert callbacks["pictures"].folder == folder / "job"
 
 
+DENSE = {"fcn": "shapes", "tagger": "tags"}  # models that answer for every place, and the data that choose them
+
+
+def check_dense_model(cfg, option):
+    data = instantiate(cfg.data)
+    data.setup("fit")
+    known = {"fcn": {"input_shape": (1, 24, 24)}, "tagger": {"num_tokens": 20}}[option]
+    x, target = data.val_set[torch.arange(2)]
+    network = instantiate(cfg.model)(num_outputs=data.num_outputs, **known)
+    assert network(x).shape == (2, data.num_classes, *target.shape[1:])
+
+
 def check_model(option, compose, folder):
+    if option in ("timm", "torchvision"):
+        pytest.importorskip(option)
+        network = instantiate(compose(f"model={option}").model)(input_shape=(3, 32, 32), num_outputs=10)
+        assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+        return
+    if option in DENSE:
+        check_dense_model(compose(f"data={DENSE[option]}"), option)
+        return
     cfg = compose(f"model={option}")
     data = instantiate(cfg.data)
     data.setup("fit")
@@ -148,7 +170,7 @@ def check_data(option, compose, folder):
     data.setup("fit")
     x, y = next(iter(data.train_dataloader()))
     assert (data.num_classes, data.input_shape, tuple(x.shape)) == (num_classes, shape, (4, *shape))
-    assert y.shape == (4,)
+    assert len(y) == 4
     assert len(data.test_set) > 0
 
 

@@ -15,7 +15,7 @@ def class_frequencies(trainer: L.Trainer) -> Tensor:
 
     The ranks have the same set, or each a part of its own, which come to the same frequencies. From ``train_labels``
     of the data module, or else ``targets`` or ``labels`` of the data set, or the last tensor of a ``TensorDataset``;
-    labels below 0 are not counted.
+    labels below 0, and the ``ignore_index`` of the data module, are not counted.
 
     Raises:
         LookupError: none of these is there.
@@ -33,7 +33,8 @@ def class_frequencies(trainer: L.Trainer) -> Tensor:
         return _over_ranks(trainer, labels.movedim(1, -1).flatten(0, -2).sum(0))
     labels = labels.flatten().long()
     num_classes = getattr(data, "num_classes", 0) or 0
-    return _over_ranks(trainer, torch.bincount(labels[labels >= 0], minlength=num_classes).float())
+    counted = (labels >= 0) & (labels != getattr(data, "ignore_index", None))
+    return _over_ranks(trainer, torch.bincount(labels[counted], minlength=num_classes).float())
 
 
 def class_names(trainer: L.Trainer) -> list[str]:

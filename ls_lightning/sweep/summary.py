@@ -66,6 +66,8 @@ def result_table(metrics: dict[str, dict[str, Any]]) -> Table:
 def sentences(result: dict[str, Any]) -> list[str]:
     """What the table means, a sentence each: in which direction the model is off, and what a temperature makes of it.
 
+    Where the data are generated and know the true probabilities, also what those score.
+
     Args:
         result: as in ``result.json``, of any version of this program.
 
@@ -79,6 +81,10 @@ def sentences(result: dict[str, Any]) -> list[str]:
     if plain.get("gap") is None:
         return []
     said = [f"On {split} the model is {direction(plain)}."]
+    best = (result.get("bayes") or {}).get(split)
+    if best:
+        accuracy = f"{100 * best['acc']:.1f} %"
+        said.append(f"The true probabilities score an accuracy of {accuracy} and an NLL of {best['nll']:.4f} there.")
     fit = result.get("temperature") or {}
     scaled = (fit.get("metrics") or {}).get(split) or {}
     if scaled.get("ece") is None or plain.get("ece") is None:

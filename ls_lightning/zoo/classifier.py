@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from .checks import TASKS, check_choice
+from .counted_bce import CountedBCE
 
 
 class Classifier(L.LightningModule):
@@ -18,11 +20,13 @@ class Classifier(L.LightningModule):
 
     that is ``nn.CrossEntropyLoss`` for multiclass, ``nn.BCEWithLogitsLoss`` for binary and multilabel. Every
     step calls ``self.criterion`` as a module: callbacks smooth there in training, and measure in evaluation.
+    Labels may be dense: logits ``(N, K, d1, ...)`` and targets ``(N, d1, ...)``, those of a pixel or a token.
 
     Args:
         model: maps ``(N, ...)`` to logits ``(N, K)``; for binary to ``(N, 1)`` or ``(N,)``.
         task: ``"multiclass"`` (targets int64 ``(N,)``), ``"binary"`` (0 or 1, ``(N,)``) or ``"multilabel"``
             (0 or 1, ``(N, K)``).
+        ignore_index: what stands in the targets where there is no label; None: there always is one.
         optimizer: called with the parameters; None is ``AdamW`` with torch's defaults.
         scheduler: called with the optimizer; None keeps the learning rate. A plateau scheduler watches
             ``val/loss``.
@@ -44,6 +48,7 @@ class Classifier(L.LightningModule):
         model: nn.Module,
         *,
         task: str = "multiclass",
+        ignore_index: int | None = None,
         optimizer: Callable[[Any], Optimizer] | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
         scheduler_interval: str = "epoch",
@@ -55,7 +60,8 @@ class Classifier(L.LightningModule):
         self.scheduler_interval = check_choice("scheduler_interval", scheduler_interval, ("epoch", "step"))
         self.save_hyperparameters("task", "scheduler_interval")
         self.model = model
-        self.criterion: nn.Module = nn.CrossEntropyLoss() if task == "multiclass" else nn.BCEWithLogitsLoss()
+        self.ignore_index = ignore_index
+        self.criterion = _criterion(task, ignore_index)
         self.optimizer = optimizer
         self.scheduler = scheduler
 
@@ -92,10 +98,24 @@ class Classifier(L.LightningModule):
 
     def _loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, target = batch
+        logits = self(x)
         if self.task != "multiclass" and not target.is_floating_point():
             target = target.float()
-        loss: Tensor = self.criterion(self(x), target)
+        if self.task == "binary" and target.ndim == logits.ndim - 1:  # dense: (N, 1, d1, ...)
+            target = target.unsqueeze(1)
+        loss: Tensor = self.criterion(logits, target)
         return loss
 
     def _log_loss(self, name: str, batch: tuple[Tensor, Tensor]) -> None:
-        self.log(name, self._loss(batch), on_epoch=True, sync_dist=True, batch_size=len(batch[1]))
+        """The mean over labels, so that a batch weighs as much as it has."""
+        loss, count = self._loss(batch), batch[1].numel()
+        if self.ignore_index is not None:
+            count = int((batch[1] != self.ignore_index).sum())
+            loss = loss if count else torch.zeros_like(loss)  # torch's mean over nothing is nan
+        self.log(name, loss, on_epoch=True, sync_dist=True, batch_size=count)
+
+
+def _criterion(task: str, ignore_index: int | None) -> nn.Module:
+    if task == "multiclass":
+        return nn.CrossEntropyLoss() if ignore_index is None else nn.CrossEntropyLoss(ignore_index=ignore_index)
+    return nn.BCEWithLogitsLoss() if ignore_index is None else CountedBCE(ignore_index)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .checks import TASKS, check_choice, check_int
-from .data_memory import StandardisedTensors, as_fetched, mean_and_std
+from .data_memory import StandardisedTensors, TensorPairs, as_fetched, mean_and_std
 from .data_order import ResumableLoader
 from .data_splits import split_indices
 from .label_file import Ids
@@ -31,7 +31,7 @@ class LoaderOptions(TypedDict, total=False):
 
 
 class Part(NamedTuple):
-    """One split as found: inputs, and class indices ``(N,)`` (multi-label: 0 or 1, ``(N, K)``), int64.
+    """One split as found: inputs, and class indices ``(N, ...)`` (multi-label: 0 or 1, ``(N, K)``), int64.
 
     ``ids`` are what a file of labels knows the samples by, if they come from the training data.
     """
@@ -59,6 +59,8 @@ class ClassificationData(L.LightningDataModule):
     * ``train_set``, ``val_set``, ``test_set``
     * ``train_labels`` with noise, ``train_labels_clean`` without: class indices ``(N,)``
     * ``measured_noise``, shares of the ``train`` and ``val`` labels that the noise changed
+
+    Labels may be dense, ``(N, d1, ...)``; ``ignore_index`` is what stands where there is none, and counts nowhere.
 
     Args:
         task: ``"multiclass"`` (targets int64 ``(N,)``), ``"binary"`` (float32 ``(N,)``) or ``"multilabel"``
@@ -88,6 +90,7 @@ class ClassificationData(L.LightningDataModule):
     test_set: Dataset[Any]
     measured_noise: dict[str, float]
     noisy_validation: bool = False  # TemperatureScaling asks
+    ignore_index: int | None = None
     num_labels: int | None = None  # that a file must have where the id of a sample is its place in it
     classes: Sequence[str] = ()
 
@@ -136,8 +139,8 @@ class ClassificationData(L.LightningDataModule):
         self.train_labels_clean = parts.train.labels
         self.train_labels, val_labels = self._noisy(parts.train, parts.val)
         self.measured_noise = {
-            "train": _share_changed(self.train_labels, parts.train.labels),
-            "val": _share_changed(val_labels, parts.val.labels),
+            "train": self._share_changed(self.train_labels, parts.train.labels),
+            "val": self._share_changed(val_labels, parts.val.labels),
         }
         self.noisy_validation = self.measured_noise["val"] > 0
         train, val, test = (
@@ -170,7 +173,7 @@ class ClassificationData(L.LightningDataModule):
         return self._loader(DataLoader, self.test_set, self.eval_batch_size)
 
     def _noisy(self, train: Part, val: Part) -> tuple[Tensor, Tensor]:
-        labels = self.noise.flipped(train.labels, val.labels, self.num_classes, self.split_seed)
+        labels = self.noise.flipped(train.labels, val.labels, self.num_classes, self.split_seed, self.ignore_index)
         if self.noise.noisy_labels is None:
             return labels
         found = self.noise.from_file(
@@ -178,11 +181,16 @@ class ClassificationData(L.LightningDataModule):
         )
         return found[0], labels[1] if found[1] is None else found[1]
 
+    def _share_changed(self, labels: Tensor, clean: Tensor) -> float:
+        changed = (labels != clean).double()
+        return float((changed if self.ignore_index is None else changed[clean != self.ignore_index]).mean())
+
     def _targets(self, labels: Tensor) -> Tensor:
         return labels if self.task == "multiclass" else labels.to(torch.float32)
 
     def _loader(self, cls: type[DataLoader[Any]], dataset: Dataset[Any], size: int, **options: Any) -> DataLoader[Any]:
-        collate: Callable[[Any], Any] = as_fetched if isinstance(dataset, StandardisedTensors) else default_collate
+        whole = isinstance(dataset, StandardisedTensors | TensorPairs)
+        collate: Callable[[Any], Any] = as_fetched if whole else default_collate
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return cls(
             dataset,
@@ -193,7 +201,3 @@ class ClassificationData(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             **options,
         )
-
-
-def _share_changed(labels: Tensor, clean: Tensor) -> float:
-    return float((labels != clean).double().mean())

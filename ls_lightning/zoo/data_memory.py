@@ -45,6 +45,33 @@ class StandardisedTensors(Dataset[Batch]):
         return (x.to(torch.float32) - self.mean) / self.std
 
 
+class TensorPairs(Dataset[Batch]):
+    """Pairs ``(x, target)`` as they are, with one indexing operation a batch: tokens, which have no scale.
+
+    Args:
+        x: ``(N, ...)``.
+        target: ``(N, ...)``.
+
+    Example:
+        >>> TensorPairs(torch.tensor([[3, 1], [2, 0]]), torch.tensor([1, 0])).__getitems__([1])
+        (tensor([[2, 0]]), tensor([0]))
+    """
+
+    def __init__(self, x: Tensor, target: Tensor) -> None:
+        self.x, self.target = x, target
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.x[index], self.target[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of these samples."""
+        rows = torch.as_tensor(indices)
+        return self.x[rows], self.target[rows]
+
+
 def as_fetched(batch: Batch) -> Batch:
     """Collate function of a dataset that fetches whole batches."""
     return batch

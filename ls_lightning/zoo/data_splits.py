@@ -90,29 +90,33 @@ def split_indices(labels: Tensor, val_fraction: float, test_fraction: float, see
     return parts
 
 
-def flip_labels(labels: Tensor, share: float, num_classes: int, seed: int) -> Tensor:
-    """Give exactly ``round(share * N)`` labels another class, uniformly among the others.
+def flip_labels(labels: Tensor, share: float, num_classes: int, seed: int, ignore_index: int | None = None) -> Tensor:
+    """Give exactly ``round(share * N)`` of N labels another class, uniformly among the others.
 
     With the same seed, the labels flipped by a smaller share are among those flipped by a larger one, and get
     the same classes.
 
     Args:
-        labels: class indices ``(N,)``, int64.
+        labels: class indices of any shape, int64.
         share: in [0, 1).
         num_classes: K, at least 2.
         seed: which labels, and to which classes.
+        ignore_index: what stands in place of a label where there is none; stays.
 
     Returns:
-        A new tensor ``(N,)``.
+        A new tensor of that shape.
 
     Example:
         >>> int((flip_labels(torch.zeros(10, dtype=torch.int64), 0.4, 3, seed=0) != 0).sum())
         4
     """
     rng = generator(seed, "noise")
-    order = torch.randperm(len(labels), generator=rng)
-    offset = torch.randint(1, num_classes, (len(labels),), generator=rng)
-    flipped = order[: round(share * len(labels))]
+    there = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    clean = labels[there]
+    order = torch.randperm(len(clean), generator=rng)
+    offset = torch.randint(1, num_classes, (len(clean),), generator=rng)
+    flipped = order[: round(share * len(clean))]
+    clean[flipped] = (clean[flipped] + offset[flipped]) % num_classes
     noisy = labels.clone()
-    noisy[flipped] = (labels[flipped] + offset[flipped]) % num_classes
+    noisy[there] = clean
     return noisy

@@ -42,12 +42,14 @@ class LabelNoise:
             if flips[name] and clash:
                 raise ValueError(f"{name}={flips[name]} would flip the labels of noisy_labels. Leave one of them out.")
 
-    def flipped(self, train: Tensor, val: Tensor, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    def flipped(
+        self, train: Tensor, val: Tensor, num_classes: int, seed: int, ignore_index: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Labels with the shares flipped."""
         if self.label_noise:
-            train = flip_labels(train, self.label_noise, num_classes, seed)
+            train = flip_labels(train, self.label_noise, num_classes, seed, ignore_index)
         if self.val_label_noise:
-            val = flip_labels(val, self.val_label_noise, num_classes, seed)
+            val = flip_labels(val, self.val_label_noise, num_classes, seed, ignore_index)
         return train, val
 
     def from_file(
