@@ -86,7 +86,7 @@ def check(cfg: DictConfig) -> None:
     """
     missing = [str(key) for key in OmegaConf.missing_keys(cfg)]
     if missing:
-        raise ConfigError(f"{missing[0]} is needed, got nothing: {missing[0]}=<value>.")
+        raise ConfigError(f"{missing[0]} is needed, got nothing: {missing[0]}=<value>.{_where_to_get(cfg, missing[0])}")
     for key, (needed, fits) in _RULES.items():
         group = key.partition(".")[0]
         target = str(OmegaConf.select(cfg, f"{group}._target_", default="ls_lightning"))
@@ -207,6 +207,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data.split_seed": _count(0),
     "data.val_fraction": _share(closed=False),
     "data.test_fraction": _share(closed=False),
+    "data.limit_train": _count(1),
     "data.label_noise": _share(closed=True),
     "data.val_label_noise": _share(closed=True),
     "data.input_noise": ("a number of at least 0", lambda value: _number(value, lambda x: 0 <= x < math.inf)),
@@ -293,11 +294,19 @@ def _check_files(cfg: DictConfig) -> None:
     for key in ("path", "noisy_labels"):
         path = cfg.data.get(key)
         if _is_ours(str(cfg.data.get("_target_"))) and path is not None and not Path(str(path)).expanduser().exists():
-            raise ConfigError(f"data.{key} must be an existing file or folder, got {path!r} (from {Path.cwd()}).")
+            rule = f"data.{key} must be an existing file or folder, got {path!r} (from {Path.cwd()})."
+            raise ConfigError(rule + _where_to_get(cfg, f"data.{key}"))
     if cfg.ckpt_path not in (None, "last") and not Path(cfg.ckpt_path).is_file():
         raise ConfigError(f"ckpt_path must be 'last' or an existing checkpoint, got {cfg.ckpt_path!r}.")
     if cfg.evaluate == "best" and not any("monitor" in callback for callback in cfg.callbacks.values() if callback):
         raise ConfigError("evaluate=best needs a checkpoint of the best epoch: callbacks=best.")
+
+
+def _where_to_get(cfg: DictConfig, key: str) -> str:
+    """Where to download the data of an experiment."""
+    group, _, name = key.partition(".")
+    source = OmegaConf.select(cfg, f"{group}.expects.get.{name}", throw_on_missing=False)
+    return "" if source is None else f" {cfg.data.expects.name}: {source}"
 
 
 _EXTRAS = {
@@ -305,6 +314,11 @@ _EXTRAS = {
     "BreastCancerData": (
         "sklearn",
         "data=breast_cancer needs scikit-learn: pip install 'ls-lightning[data]'.",
+    ),
+    "TimmModel": ("timm", "model=timm needs timm: pip install 'ls-lightning[timm]'."),
+    "TorchvisionModel": (
+        "torchvision",
+        "model=torchvision needs torchvision: pip install 'ls-lightning[torchvision]'.",
     ),
     "ImageFolderData": ("PIL", "data=image_folder needs Pillow: pip install 'ls-lightning[image]'."),
     "TensorBoardLogger": (
@@ -315,7 +329,7 @@ _EXTRAS = {
 
 
 def _check_extras(cfg: DictConfig) -> None:
-    groups = [cfg.data, *(logger for logger in cfg.logger.values() if isinstance(logger, DictConfig))]
+    groups = [cfg.data, cfg.model, *(logger for logger in cfg.logger.values() if isinstance(logger, DictConfig))]
     for group in groups:
         module, message = _EXTRAS.get(str(group.get("_target_")).rpartition(".")[2], (None, ""))
         if module is not None and find_spec(module) is None:

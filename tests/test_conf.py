@@ -194,10 +194,14 @@ def check_logger(option, compose, folder):
     assert option != "wandb" or (cfg.logger.wandb.name, cfg.logger.wandb.offline) == ("fred", True)
 
 
+NEEDS = {"mnist": ["path"], "cifar10": ["path"], "cifar10n": ["path", "noisy_labels"]}
+
+
 def check_experiment(option, compose, folder):
-    cfg, default = compose(f"experiment={option}"), compose()
+    typed = [f"data.{key}={folder}" for key in NEEDS.get(option, ())]
+    cfg, default = compose(f"experiment={option}", *typed), compose()
     assert cfg.name == option
-    assert (cfg.loss, cfg.schedule) != (default.loss, default.schedule)
+    assert (cfg.loss, cfg.schedule, cfg.data) != (default.loss, default.schedule, default.data)
     smoothing = instantiate(cfg.callbacks.label_smoothing)
     assert smoothing.eps == pytest.approx(cfg.eps)
     assert smoothing.schedule == instantiate(cfg.schedule)

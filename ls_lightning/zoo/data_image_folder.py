@@ -1,5 +1,6 @@
 """Images in folders named after their classes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -9,9 +10,11 @@ from torch.utils.data import Dataset
 
 from .checks import check_bool, check_int, check_share
 from .data_base import ClassificationData, LoaderOptions, Part, Parts
+from .data_limit import limited, rows_of
 from .data_memory import mean_and_std
 from .data_splits import generator, split_indices
-from .image_files import ImageFiles, find_images, read_image
+from .expected import Expected
+from .image_files import ImageFiles, find_images, read_image, shape_of
 
 _DEFAULT_FRACTION = 0.2
 _STATISTICS_IMAGES = 1000
@@ -36,6 +39,8 @@ class ImageFolderData(ClassificationData):
         val_fraction: share of ``path/train`` to validate on when there is no ``path/val``, in (0, 1);
             None is 0.2.
         test_fraction: the same for testing.
+        limit_train: train on so many images, of each class its share; None: on all.
+        expects: what a known data set looks like, see `Expected`; None: anything.
         **options: see `ClassificationData`.
 
     Raises:
@@ -55,6 +60,8 @@ class ImageFolderData(ClassificationData):
         augment: bool = False,
         val_fraction: float | None = None,
         test_fraction: float | None = None,
+        limit_train: int | None = None,
+        expects: Mapping[str, Any] | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(task, **options)
@@ -69,6 +76,8 @@ class ImageFolderData(ClassificationData):
             name: None if value is None else check_share(f"{name}_fraction", value)
             for name, value in (("val", val_fraction), ("test", test_fraction))
         }
+        self.limit_train = None if limit_train is None else check_int("limit_train", limit_train)
+        self.expects = Expected.of(expects)
 
     def load(self) -> Parts:
         """Find the images; cut the splits off that have no folder."""
@@ -82,8 +91,12 @@ class ImageFolderData(ClassificationData):
         self.num_classes = self._count_classes()
         found = {name: self._find(name) for name in ("val", "test")}
         part = self._part(train)
+        if self.expects is not None:
+            sizes = {name: len(one.x) for name, one in (("train", part), *found.items()) if one is not None}
+            self.expects.check(classes=self.num_classes, shape=shape_of(part.x[0]), samples=sizes)
         names = [Path(file).relative_to(self.path / "train").as_posix() for file in part.x]
-        return self._cut(part._replace(ids=names), found)
+        parts = self._cut(part._replace(ids=names), found)
+        return parts._replace(train=limited(parts.train, self.limit_train, self.split_seed))
 
     def datasets(self, parts: Parts) -> tuple[Dataset[Any], Dataset[Any], Dataset[Any]]:
         """Sets that decode as they go; the training set is augmented if asked."""
@@ -137,8 +150,8 @@ class ImageFolderData(ClassificationData):
             name: (self.fractions[name] or _DEFAULT_FRACTION) if part is None else 0.0 for name, part in found.items()
         }
         at = split_indices(train.labels, shares["val"], shares["test"], self.split_seed)
-        val, test = found["val"] or _rows(train, at.val), found["test"] or _rows(train, at.test)
-        return Parts(_rows(train, at.train), val, test)
+        val, test = found["val"] or rows_of(train, at.val), found["test"] or rows_of(train, at.test)
+        return Parts(rows_of(train, at.train), val, test)
 
     def _moments(self, paths: list[str]) -> tuple[Tensor, Tensor]:
         chosen = torch.randperm(len(paths), generator=generator(self.split_seed, "statistics"))
@@ -147,8 +160,3 @@ class ImageFolderData(ClassificationData):
         ]
         mean, std = mean_and_std(torch.stack(images))
         return mean / 255, std / 255
-
-
-def _rows(part: Part, rows: Tensor) -> Part:
-    ids = [] if part.ids is None else [part.ids[row] for row in rows.tolist()]
-    return Part([part.x[row] for row in rows.tolist()], part.labels[rows], ids)

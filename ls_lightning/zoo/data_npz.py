@@ -1,12 +1,15 @@
 """Arrays from a ``.npz`` file, checked before anything is trained on them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from .checks import check_int, check_share
 from .data_base import ClassificationData, LoaderOptions, Part, Parts
+from .data_limit import limited
+from .expected import Expected, digest
 from .npz_arrays import read_index, read_splits
 
 _DEFAULT_VAL_FRACTION = 0.1
@@ -26,6 +29,8 @@ class NpzData(ClassificationData):
         num_classes: K, if it is to be checked against the file.
         val_fraction: share of the training samples to validate on when the file has no ``x_val``, in (0, 1);
             None is 0.1.
+        limit_train: train on so many samples, of each class its share; None: on all.
+        expects: what a known data set looks like, see `Expected`; None: anything.
         **options: see `ClassificationData`.
 
     Raises:
@@ -51,19 +56,40 @@ class NpzData(ClassificationData):
         task: str = "multiclass",
         num_classes: int | None = None,
         val_fraction: float | None = None,
+        limit_train: int | None = None,
+        expects: Mapping[str, Any] | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(task, **options)
         self.path = Path(path).expanduser()
         self.expected_classes = None if num_classes is None else check_int("num_classes", num_classes, least=2)
         self.val_fraction = None if val_fraction is None else check_share("val_fraction", val_fraction)
+        self.limit_train = None if limit_train is None else check_int("limit_train", limit_train)
+        self.expects = Expected.of(expects)
 
     def load(self) -> Parts:
         """Read and check the arrays; cut the validation split off if there is none."""
         multilabel = self.task == "multilabel"
-        found = {name: Part(x, y) for name, (x, y) in read_splits(self.path, multilabel).items()}
+        splits = read_splits(self.path, multilabel)
+        found = {name: Part(x, y) for name, (x, y) in splits.items()}
         labels = {name: part.labels for name, part in found.items()}
         self.num_classes = self._count_columns(labels) if multilabel else self._count_classes(labels)
+        self._compare(splits)
+        parts = self._split(found)
+        return parts._replace(train=limited(parts.train, self.limit_train, self.split_seed))
+
+    def _compare(self, splits: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """With what is expected."""
+        if self.expects is None:
+            return
+        self.expects.check(
+            classes=self.num_classes,
+            shape=splits["train"][0].shape[1:],
+            samples={name: len(y) for name, (_, y) in splits.items()},
+            sha256=digest(splits) if self.expects.sha256 else None,
+        )
+
+    def _split(self, found: dict[str, Part]) -> Parts:
         if "val" not in found:
             fraction = self.val_fraction or _DEFAULT_VAL_FRACTION
             parts = self.cut(found["train"].x, found["train"].labels, fraction, 0.0)._replace(test=found["test"])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _STREAMS = ("test", "val", "noise", "statistics")
+_LATER = ("limit",)  # seeded from -1 downwards: another stream above would change every split
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class SplitIndices:
 
 def generator(seed: int, stream: str) -> torch.Generator:
     """A generator of its own for each purpose, so that changing one part leaves the others as they are."""
+    if stream in _LATER:
+        return torch.Generator().manual_seed(-1 - len(_LATER) * seed - _LATER.index(stream))
     return torch.Generator().manual_seed(len(_STREAMS) * seed + _STREAMS.index(stream))
 
 

@@ -68,6 +68,22 @@ def read_image(path: str, size: int, grayscale: bool) -> Tensor:
     return torch.from_numpy(pixels).view(size, size, -1).permute(2, 0, 1).contiguous()
 
 
+def shape_of(path: str) -> tuple[int, int, int]:
+    """``(C, H, W)`` of an image as it is in its file, which is not decoded.
+
+    Raises:
+        ValueError: the file cannot be read.
+        ModuleNotFoundError: Pillow is missing.
+    """
+    pillow, _ = _pillow()
+    try:
+        with pillow.open(path) as image:
+            width, height = image.size
+            return len(image.getbands()), height, width
+    except OSError as error:
+        raise ValueError(f"cannot read the image {path}: {error}. Replace or remove it.") from None
+
+
 class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
     r"""Pairs ``((x - mean) / std, target)`` with x decoded on access, scaled to [0, 1].
 
