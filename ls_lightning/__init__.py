@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from ls_lightning import functional, losses, metrics, plots, schedules
     from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
     from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+    from ls_lightning.callbacks.out_of_scope import OutOfScope
     from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
     from ls_lightning.mixin import LabelSmoothingMixin
 
@@ -14,6 +15,7 @@ __all__ = [
     "CalibrationMonitor",
     "LabelSmoothing",
     "LabelSmoothingMixin",
+    "OutOfScope",
     "TemperatureScaling",
     "functional",
     "losses",
@@ -26,6 +28,7 @@ _HOMES = {
     "CalibrationMonitor": "ls_lightning.callbacks.calibration_monitor",
     "LabelSmoothing": "ls_lightning.callbacks.label_smoothing",
     "LabelSmoothingMixin": "ls_lightning.mixin",
+    "OutOfScope": "ls_lightning.callbacks.out_of_scope",
     "TemperatureScaling": "ls_lightning.callbacks.temperature_scaling",
 }
 

@@ -23,6 +23,7 @@ from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.confidence_levels import confidence_levels
 from ls_lightning.callbacks.elapsed import Elapsed
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+from ls_lightning.callbacks.out_of_scope import OutOfScope
 from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.callbacks.stage_metrics import Measured
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
@@ -189,10 +190,14 @@ def _found(trainer: L.Trainer) -> dict[str, Any]:
     monitor, scaling = _callback(trainer, CalibrationMonitor), _callback(trainer, TemperatureScaling)
     plain = {} if monitor is None else monitor.measured
     found = _measured(plain)
-    if scaling is None:
-        return found
-    temperature = scaling.summary()
-    return {**found, "temperature": temperature and {**temperature, **_measured(scaling.measured)}}
+    if scaling is not None:
+        temperature = scaling.summary()
+        found["temperature"] = temperature and {**temperature, **_measured(scaling.measured)}
+    unknown = _callback(trainer, OutOfScope)
+    for stage, values in ({} if unknown is None else unknown.results).items():
+        home = found["temperature"] if "_scaled" in stage else found
+        home["metrics"].setdefault(stage.replace("_scaled", ""), {}).update(values)
+    return found
 
 
 def _measured(found: dict[str, Measured]) -> dict[str, Any]:
@@ -200,7 +205,7 @@ def _measured(found: dict[str, Measured]) -> dict[str, Any]:
     levels = {stage: confidence_levels(one) for stage, one in found.items()}
     bins = {stage: one.reliability for stage, one in found.items()}
     return {
-        "metrics": {stage: one.values for stage, one in found.items()},
+        "metrics": {stage: dict(one.values) for stage, one in found.items()},
         "reliability": {stage: _lists(one) for stage, one in bins.items() if one is not None},
         "risk_coverage": {stage: _lists(sampled_curve(one)) for stage, one in levels.items() if one is not None},
     }

@@ -205,7 +205,7 @@ class TemperatureScaling(L.Callback):
             return
         found = self._outputs.of_batch(pl_module, batch, outputs, batch_idx, dataloader_idx)
         if found is not None:
-            self._stage_metrics.update(dataloader_idx, _scaled(found, self._scaler))
+            self._stage_metrics.update(dataloader_idx, scaled_outputs(found, self._scaler))
 
     @override
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -263,7 +263,7 @@ class TemperatureScaling(L.Callback):
         self._scaler = None
 
 
-def _scaled(found: Outputs, scaler: ScaledLogits) -> Outputs:
+def scaled_outputs(found: Outputs, scaler: ScaledLogits) -> Outputs:
     """With logits divided by T, in float32 or better."""
     logits = found.logits
     options = {name: value for name, value in found.options.items() if name != "input"}

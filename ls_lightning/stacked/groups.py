@@ -40,9 +40,10 @@ _CALLBACKS: dict[str, dict[str, Any]] = {
         "_target_": ("lightning.pytorch.callbacks.ModelCheckpoint",), "dirpath": None, "filename": ("last",),
         "save_top_k": (1,), "save_on_exception": (True,), "enable_version_counter": (False,),
     },
+    "out_of_scope": {"_target_": ("ls_lightning.OutOfScope",)},
     "pictures": {"_target_": ("ls_lightning.callbacks.pictures.Pictures",), "folder": None},
 }  # fmt: skip
-_OPTIONAL = ("pictures",)
+_OPTIONAL = ("out_of_scope", "pictures")
 _LOGGERS = {"csv": {"_target_": ("ls_lightning.loggers.CSVHistory",), "save_dir": None}}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.callbacks.step_outputs import Stage as Name
-from ls_lightning.callbacks.temperature_scaling import _scaled
+from ls_lightning.callbacks.temperature_scaling import scaled_outputs
 from ls_lightning.functional.outputs import Spec
 from ls_lightning.stacked.measures import measure_members
 from ls_lightning.stacked.members import Member
@@ -61,7 +61,7 @@ class Stage:
         else:
             fitted = [k for k, member in enumerate(self._members) if member.scaling.fit is not None]
             callbacks = [self._members[k].scaling for k in fitted]
-            scaled = [_scaled(outputs[k], self._members[k].scaling.module().to(logits.device)) for k in fitted]
+            scaled = [scaled_outputs(outputs[k], self._members[k].scaling.module().to(logits.device)) for k in fitted]
             for k, row in zip(fitted, self._measure(trainer, callbacks, "test_scaled", scaled), strict=True):
                 rows[k] |= row
         found = []

@@ -79,7 +79,24 @@ _ALL = (
     Measure("reliability", "Brier reliability"),
     Measure("resolution", "Brier resolution", "", None),
     Measure("uncertainty", "Brier uncertainty", "", None),
+    Measure("oos_confidence", "OOS confidence", "%", None),
+    Measure("oos_auroc", "OOS AUROC", "%", "high"),
+    Measure("oos_fpr95", "OOS FPR95", "%"),
+    Measure("oos_auroc_max_logit", "OOS AUROC of max logit", "%", "high"),
+    Measure("oos_fpr95_max_logit", "OOS FPR95 of max logit", "%"),
 )
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _ALL}
-SHOWN = ("acc", "nll", "ece", "ece_debiased", "gap", "overconfidence", "brier", "aurc")
+SHOWN = (
+    "acc",
+    "nll",
+    "ece",
+    "ece_debiased",
+    "gap",
+    "overconfidence",
+    "brier",
+    "aurc",
+    "oos_confidence",
+    "oos_auroc",
+    "oos_fpr95",
+)
 """The columns of the table, as far as they were measured."""

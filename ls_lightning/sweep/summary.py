@@ -21,6 +21,12 @@ _ROWS = {
     "over_part": ("over part of ECE", "{:.2%}"),
     "under_part": ("under part of ECE", "{:.2%}"),
     "underconfidence": ("underconfidence error", "{:.2%}"),
+    "oos_confidence": ("confidence, unknown input", "{:.2%}"),
+    "oos_auroc": ("AUROC, unknown input", "{:.2%}"),
+    "oos_fpr95": ("FPR at 95 % TPR", "{:.2%}"),
+    "oos_auroc_max_logit": ("AUROC of max logit", "{:.2%}"),
+    "oos_fpr95_max_logit": ("FPR95 of max logit", "{:.2%}"),
+    "oos_n": ("n unknown", "{:.0f}"),
 }
 
 
