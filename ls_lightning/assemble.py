@@ -58,6 +58,11 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
     _check_loss(cfg, facts["task"])
     accepted = inspect.signature(cls).parameters
     known = {name: value for name, value in facts.items() if name in accepted}
+    if "num_tokens" in facts and "num_tokens" not in known and cls.__module__.startswith("ls_lightning."):
+        raise ConfigError(
+            f"the data gives numbers of words, which {cls.__name__} does not read. Use a model that does, such as "
+            "model=text_cnn; or for texts data.features=tfidf."
+        )
     for name in known.keys() & cfg.model.keys():
         if cfg.model[name] != known[name]:
             raise ConfigError(f"model.{name} must be {known[name]}, as the data has it, got {cfg.model[name]}.")

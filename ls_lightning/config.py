@@ -321,6 +321,7 @@ _EXTRAS = {
         "model=torchvision needs torchvision: pip install 'ls-lightning[torchvision]'.",
     ),
     "ImageFolderData": ("PIL", "data=image_folder needs Pillow: pip install 'ls-lightning[image]'."),
+    "HFDatasetData": ("datasets", "data=hf_dataset needs datasets: pip install 'ls-lightning[hf]'."),
     "TensorBoardLogger": (
         "tensorboard",
         "logger=tensorboard needs tensorboard: pip install 'ls-lightning[tensorboard]'.",

@@ -69,11 +69,26 @@ def write_images(folder):
     return ["data.path=images"], (2, (3, 32, 32))
 
 
+def write_texts(folder):
+    rows = "".join(f"good morning number {k},{k % 3}\n" for k in range(30))
+    (folder / "mine.csv").write_text("text,label\n" + rows)
+    return ["data.path=mine.csv", "data.features=hashing", "data.max_features=50"], (3, (50,))
+
+
+def write_hf(folder):
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": ["good morning"] * 30, "label": [k % 3 for k in range(30)]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(folder / "mine"))
+    return ["data.name=mine"], (3, (2,))
+
+
 DATA = {
     "digits": lambda folder: ([], (10, (1, 8, 8))),
     "breast_cancer": lambda folder: ([], (2, (30,))),
     "npz": write_npz,
     "image_folder": write_images,
+    "text_file": write_texts,
+    "hf_dataset": write_hf,
     "shapes": lambda folder: ([], (4, (1, 24, 24))),
     "tags": lambda folder: ([], (5, (30,))),
 }
@@ -147,6 +162,10 @@ def check_model(option, compose, folder):
         network = instantiate(compose(f"model={option}").model)(input_shape=(3, 32, 32), num_outputs=10)
         assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
         return
+    if option == "text_cnn":
+        network = instantiate(compose("model=text_cnn").model)(input_shape=(7,), num_outputs=10, num_tokens=5)
+        assert network(torch.randint(6, (2, 7))).shape == (2, 10)
+        return
     if option in DENSE:
         check_dense_model(compose(f"data={DENSE[option]}"), option)
         return
@@ -194,7 +213,7 @@ def check_logger(option, compose, folder):
     assert option != "wandb" or (cfg.logger.wandb.name, cfg.logger.wandb.offline) == ("fred", True)
 
 
-NEEDS = {"mnist": ["path"], "cifar10": ["path"], "cifar10n": ["path", "noisy_labels"]}
+NEEDS = {"mnist": ["path"], "cifar10": ["path"], "cifar10n": ["path", "noisy_labels"], "clinc150": ["path"]}
 
 
 def check_experiment(option, compose, folder):
