@@ -10,21 +10,22 @@ PAGE = Path(__file__).with_name("RESULTS.md")
 HEAD = "# Results of the benchmarks\n\nEach section is written by the command that it names.\n"
 
 
-def write_section(name: str, text: str) -> None:
-    """Put the section `name` in its place on the page, at the end if it is new; the others stay as they are.
+def write_section(name: str, text: str, file: Path = PAGE) -> None:
+    """Put the section `name` in its place on a page, at the end if it is new; the others stay as they are.
 
     Args:
         name: of the mark, e.g. `linear_loss` for `<!-- linear_loss -->`.
         text: Markdown that begins with a `## ` heading.
+        file: the page.
     """
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     section = f"{begin}\n{text.strip()}\n{end}\n"
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
+    page = file.read_text(encoding="utf-8") if file.exists() else HEAD
     place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}\n", re.DOTALL)
     page = place.sub(lambda _: section, page) if place.search(page) else f"{page}\n{section}"
-    partial = PAGE.with_suffix(".part")
+    partial = file.with_suffix(".part")
     partial.write_text(page, encoding="utf-8")
-    partial.replace(PAGE)
+    partial.replace(file)
 
 
 def machine(*packages: str) -> str:
