@@ -127,6 +127,12 @@ def test_a_folder_is_compared_as_published_whatever_size_it_is_read_at(folder):
         ready(ImageFolderData(str(folder), expects={**right, "classes": 100}))
 
 
+def test_another_folder_is_told_what_it_should_be(tmp_path):
+    expects = {"name": "Small", "get": {"path": "small.tar from https://example.org"}}
+    with pytest.raises(FileNotFoundError, match=r"jpg images\. Small: small\.tar from https://example\.org$"):
+        ready(ImageFolderData(str(tmp_path), expects=expects))
+
+
 # Fewer samples
 
 

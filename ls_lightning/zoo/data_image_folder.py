@@ -82,9 +82,10 @@ class ImageFolderData(ClassificationData):
     def load(self) -> Parts:
         """Find the images; cut the splits off that have no folder."""
         if not (self.path / "train").is_dir():
+            source = "" if self.expects is None else self.expects.where("path")
             raise FileNotFoundError(
                 f"there is no folder {(self.path / 'train').absolute()}. "
-                "It must hold one folder for each class, with .png or .jpg images."
+                f"It must hold one folder for each class, with .png or .jpg images.{source}"
             )
         train = find_images(self.path / "train")
         self.classes = list(train)

@@ -52,6 +52,11 @@ class Expected:
             raise ValueError(f"expects must have name and may have {', '.join(known[1:])}, got {', '.join(options)}.")
         return cls(**options)
 
+    def where(self, key: str) -> str:
+        """What to download for a key, as the end of an error; nothing if that is not known."""
+        source = (self.get or {}).get(key)
+        return "" if source is None else f" {self.name}: {source}"
+
     def check(
         self,
         *,
