@@ -10,7 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from ls_lightning.train import main
 
-QUICK = ["trainer.max_epochs=2", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
+WITH_PICTURES = ["trainer.max_epochs=2", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
+QUICK = ["trainer.max_epochs=2", "~callbacks.pictures", *WITH_PICTURES[1:]]  # drawing takes longer than all the rest
 
 
 def run_here(monkeypatch, folder, *overrides):

@@ -1,6 +1,7 @@
 """What one job leaves behind, and that the same job gives the same numbers."""
 
 import csv
+import shlex
 import signal
 import sys
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cli import QUICK, result, run, run_here, start
+from cli import QUICK, WITH_PICTURES, result, run, run_here, start
 
 import ls_lightning as ls
 from ls_lightning.loggers import CSVHistory
@@ -25,7 +26,7 @@ def rows(folder):
 def job(tmp_path_factory):
     """The README's command, as a user runs it, with fewer epochs."""
     folder = tmp_path_factory.mktemp("job")
-    code, out, err = run(folder, "loss=kl", "eps=0.1", "schedule=linear", *QUICK, "hydra.run.dir=job")
+    code, out, err = run(folder, "loss=kl", "eps=0.1", "schedule=linear", *WITH_PICTURES, "hydra.run.dir=job")
     assert code == 0, err
     return folder / "job", out, err
 
@@ -225,6 +226,7 @@ def test_a_checkpoint_is_never_ahead_of_metrics_csv(monkeypatch, tmp_path):
     assert found == [(15, 15), (30, 30)]
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_do_not_share_a_folder(tmp_path):
     jobs = [start(tmp_path, f"seed={seed}", *QUICK) for seed in (0, 1)]
     assert [job.wait(timeout=200) for job in jobs] == [0, 0]
@@ -247,12 +249,24 @@ def test_resume_with_more_epochs(monkeypatch, tmp_path):
     assert training == list(range(steps * 3 // 2))
 
 
+LONG = ["schedule=cosine", "trainer.max_epochs=80", *QUICK[1:]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A job that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run_here(monkeypatch, folder, *LONG, "hydra.run.dir=job") == 0
+    return folder / "job"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_job_says_how_to_resume_and_resumes(tmp_path, signum):
-    overrides = ["schedule=cosine", "trainer.max_epochs=150", *QUICK[1:], "hydra.run.dir=job"]
+def test_an_interrupted_job_says_how_to_resume_and_resumes(tmp_path, whole, signum):
     # A test run in the background ignores SIGINT, and its children would too.
-    process = start(tmp_path, *overrides, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    own = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start(tmp_path, *LONG, "hydra.run.dir=job", **own)
     deadline = time.monotonic() + 120
     while not (tmp_path / "job" / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None, process.stderr.read()
@@ -264,36 +278,31 @@ def test_an_interrupted_job_says_how_to_resume_and_resumes(tmp_path, signum):
     assert "Traceback" not in err
     command = next(line.strip() for line in err.splitlines() if "ckpt_path=last" in line)
     assert not (tmp_path / "job" / "result.json").exists()
-    code, _, err = run(tmp_path, *command.split()[3:])
+    code, _, err = run(tmp_path, *shlex.split(command)[3:])
     assert code == 0, err
-    code, _, err = run(tmp_path, *overrides[:-1], "hydra.run.dir=whole")
-    assert code == 0, err
-    eps = {name: [row["ls/eps"] for row in rows(tmp_path / name) if row["train/loss"]] for name in ("job", "whole")}
-    assert eps["job"] == eps["whole"]
-    assert result(tmp_path / "job")["steps"] == result(tmp_path / "whole")["steps"]
+    eps, wanted = ([row["ls/eps"] for row in rows(job) if row["train/loss"]] for job in (tmp_path / "job", whole))
+    assert eps == wanted
+    assert result(tmp_path / "job")["steps"] == result(whole)["steps"]
 
 
 @pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("devices", [2, 3])
-def test_ddp_job(tmp_path, devices):
-    """Both ranks write to one folder; the metrics are those of one process on the same weights, bit for bit."""
-    code, _, err = run(tmp_path, "trainer=ddp_cpu", f"trainer.devices={devices}", *QUICK[:2], "hydra.run.dir=job")
+def test_ddp_job(monkeypatch, tmp_path, devices):
+    """All ranks write to one folder; what is measured is as by one process on the same weights, bit for bit."""
+    code, _, err = run(tmp_path, "trainer=ddp_cpu", f"trainer.devices={devices}", *QUICK[:-1], "hydra.run.dir=job")
     assert code == 0, err
     assert [path.name for path in tmp_path.iterdir()] == ["job"]
     found = result(tmp_path / "job")
     assert found["devices"] == devices
     assert (found["metrics"]["val"]["n"], found["metrics"]["test"]["n"]) == (359, 539)
     # The same weights, measured by one process.
-    code, _, err = run(
-        tmp_path,
-        *QUICK,
-        "+trainer.fast_dev_run=false",
-        f"ckpt_path={tmp_path / 'job' / 'checkpoints' / 'last.ckpt'}",
-        "hydra.run.dir=one",
-    )
-    assert code == 0, err
-    assert result(tmp_path / "one")["metrics"] == found["metrics"]
+    checkpoint = tmp_path / "job" / "checkpoints" / "last.ckpt"
+    assert run_here(monkeypatch, tmp_path, *QUICK, f"ckpt_path={checkpoint}", "hydra.run.dir=one") == 0
+    alone = result(tmp_path / "one")
+    assert found["temperature"]["n"] == 359
+    for key in ("metrics", "temperature", "reliability"):
+        assert found[key] == alone[key]
 
 
 @pytest.mark.slow
@@ -310,12 +319,13 @@ def test_torchrun(tmp_path):
         "-m",
         "ls_lightning.train",
     ]
-    overrides = ["trainer=ddp_cpu", *QUICK[:2], "hydra.run.dir=job"]
+    overrides = ["trainer=ddp_cpu", *QUICK[:-1], "hydra.run.dir=job"]
     done = subprocess.run([*command, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert result(tmp_path / "job")["devices"] == 2
 
 
+@pytest.mark.slow
 def test_sweep_on_one_device(tmp_path):
     code, _, err = run(tmp_path, "-m", "eps=0,0.1", *QUICK, "hydra.sweep.dir=sweep")
     assert code == 0, err
@@ -417,6 +427,7 @@ def test_own_classes_that_do_not_fit(monkeypatch, mine, capfd, overrides, words)
     assert not (mine / "job").exists()
 
 
+@pytest.mark.slow
 def test_a_module_that_imports_the_other_lightning_is_as_quiet(mine):
     (mine / "mine.py").write_text("import pytorch_lightning\n" + MINE)
     code, out, err = run(mine, "model._target_=mine.Net", *QUICK, "hydra.run.dir=job", env={"PYTHONPATH": str(mine)})
@@ -435,7 +446,7 @@ def test_evaluate_best(monkeypatch, tmp_path):
 def test_tensorboard(monkeypatch, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert run_here(monkeypatch, tmp_path, "logger=tensorboard", *QUICK, "hydra.run.dir=job") == 0
+    assert run_here(monkeypatch, tmp_path, "logger=tensorboard", *WITH_PICTURES, "hydra.run.dir=job") == 0
     events = EventAccumulator(str(tmp_path / "job" / "tensorboard"))
     events.Reload()
     assert {"ls/eps", "train/loss", "val/ece", "test/ece"} <= set(events.Tags()["scalars"])

@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 import yaml
-from cli import QUICK, result, run, run_here
+from cli import QUICK, WITH_PICTURES, result, run, run_here
 from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -98,7 +98,7 @@ def work(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    overrides = ["logger=wandb", "loss=kl", "eps=0.2", "schedule=linear", "seed=3", *QUICK]
+    overrides = ["logger=wandb", "loss=kl", "eps=0.2", "schedule=linear", "seed=3", *WITH_PICTURES]
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder = without_account(monkeypatch, tmp_path_factory.mktemp("wandb"))
         code, _, err = run(folder, *overrides, "hydra.run.dir=job")
