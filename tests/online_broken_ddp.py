@@ -1,4 +1,4 @@
-"""What each rank does, ``python online_broken_ddp.py FOLDER WHAT``: train with soft labels learnt online.
+"""What each rank does, ``python online_broken_ddp.py FOLDER WHAT...``: train with soft labels learnt online.
 
 ``WHAT`` is ``break`` (an exception on both ranks amid the second epoch), ``resume`` (from what it leaves) or ``whole``.
 """
@@ -44,4 +44,5 @@ def main(folder, what):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    for what in sys.argv[2:]:
+        main(sys.argv[1], what)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli import QUICK, result, run
+from cli import QUICK, result, run_here
 from PIL import Image
 
 from ls_lightning.zoo.data_image_folder import ImageFolderData
@@ -300,14 +300,12 @@ def test_a_validation_set_of_its_own_takes_no_label(tmp_path):
 # The command line
 
 
-@pytest.mark.slow
-def test_the_result_says_how_many_labels_are_wrong(tmp_path):
+def test_the_result_says_how_many_labels_are_wrong(monkeypatch, tmp_path):
     _, y, noisy = numbered(N)
     label_file(tmp_path, "npz", noisy)
     arrays(tmp_path)
     options = ["data.noisy_labels=labels.npz", "data.noisy_labels_key=worse_label", "hydra.run.dir=job", *QUICK]
-    code, _, err = run(tmp_path, "data=npz", "data.path=mine.npz", *options)
-    assert code == 0, err
+    assert run_here(monkeypatch, tmp_path, "data=npz", "data.path=mine.npz", *options) == 0
     found = result(tmp_path / "job")["label_noise"]
     assert found["train"] == pytest.approx(np.mean(noisy != y), abs=0.05)
     assert found["val"] == 0
