@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli import QUICK, result, run
+from cli import QUICK, result, run, run_here
 from test_wandb import runs, work  # noqa: F401  a fixture
 from wandb.sdk.launch.sweeps import utils
 
@@ -82,29 +82,36 @@ def test_a_run_of_several_ranks_is_one_run(work):  # noqa: F811
     assert [path.name for path in work.rglob("offline-run-*") if path.is_dir()] == [logged.folder.name]
 
 
+TINY = ["logger=wandb", *QUICK, "trainer.limit_train_batches=1"]
+SWEEP_OF_TWO = ["-m", "eps=0,0.1", *TINY, "hydra.sweep.dir=sweep/mine"]
+
+
+def groups(folder):
+    """Of the jobs of the sweep above."""
+    found = [runs(folder / "sweep" / "mine" / str(number)) for number in range(2)]
+    return [[logged.run.run_group for logged in each] for each in found]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "env", "group"),
-    [
-        ([], {}, "sweep/mine"),
-        (["hydra/launcher=basic"], {}, "sweep/mine"),
-        (["logger.wandb.group=theirs"], {}, "theirs"),
-        ([], {"WANDB_RUN_GROUP": "environment"}, "environment"),
-    ],
-    ids=["folder", "basic", "typed", "environment"],
+    ("env", "group"), [({}, "sweep/mine"), ({"WANDB_RUN_GROUP": "environment"}, "environment")], ids=["folder", "env"]
 )
-def test_the_jobs_of_a_multirun_are_a_group(work, options, env, group):  # noqa: F811
-    code, out, err = run(
-        work, "-m", "eps=0,0.1", "logger=wandb", "hydra.sweep.dir=sweep/mine", *QUICK, "trainer.max_epochs=1", *options,
-        env=env,
-    )  # fmt: skip
+def test_the_jobs_of_a_multirun_are_a_group(work, env, group):  # noqa: F811
+    code, out, err = run(work, *SWEEP_OF_TWO, env=env)
     assert code == 0, out + err
-    found = [runs(work / "sweep" / "mine" / str(number)) for number in range(2)]
-    assert [[logged.run.run_group for logged in each] for each in found] == [[group], [group]]
+    assert groups(work) == [[group]] * 2
 
 
 @pytest.mark.slow
-def test_a_job_by_itself_has_no_group(work):  # noqa: F811
-    code, out, err = run(work, "eps=0", "logger=wandb", "hydra.run.dir=job", *QUICK, "trainer.max_epochs=1")
-    assert code == 0, out + err
+@pytest.mark.parametrize(
+    ("options", "group"), [([], "sweep/mine"), (["logger.wandb.group=theirs"], "theirs")], ids=["folder", "typed"]
+)
+def test_the_jobs_of_a_multirun_in_one_process_are_a_group(monkeypatch, work, options, group):  # noqa: F811
+    assert run_here(monkeypatch, work, *SWEEP_OF_TWO, "hydra/launcher=basic", *options) == 0
+    assert groups(work) == [[group]] * 2
+
+
+@pytest.mark.slow
+def test_a_job_by_itself_has_no_group(monkeypatch, work):  # noqa: F811
+    assert run_here(monkeypatch, work, "eps=0", *TINY, "hydra.run.dir=job") == 0
     assert [logged.run.run_group for logged in runs(work / "job")] == [""]
