@@ -16,6 +16,17 @@ import lightning  # noqa: F401  its logger keeps the stderr of its first import:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # of xdist: its own order has the files of few long tests at the end
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that no worker is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _quiet_lightning():
     with warnings.catch_warnings():
