@@ -124,10 +124,15 @@ class OutOfScope(L.Callback):
 
     @override
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._known.close()
         self._forget()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._forget()
+
+    @override
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._forget()
 
     def _find(self, trainer: L.Trainer) -> Iterable[Any] | None:
@@ -149,7 +154,7 @@ class OutOfScope(L.Callback):
             self._scores["test_scaled"].add(scaled_outputs(found, self._scaler), known)
 
     def _forget(self) -> None:
-        self._known.forget()
+        self._own.forget()
         self._unknown = self._scaler = None
         self._scores = {}
 

@@ -17,7 +17,7 @@ from .text_features import FEATURES, BagOfWords, Encoder, WordNumbers
 from .text_table import Rows, TextTable, class_names, digest
 
 _FRACTIONS = {"val": 0.1, "test": 0.2}
-_NAMES = {"validation": "val", "valid": "val", "dev": "val"}
+_OF_VAL = ("val", "validation", "valid", "dev")
 _MAX_TOKENS = 32
 
 
@@ -40,10 +40,11 @@ class TextOptions(LoaderOptions, total=False):
 class TextData(ClassificationData):
     """Base of the data modules of texts: a subclass has `find`.
 
-    Splits ``train``, ``val`` (or validation, valid, dev) and ``test`` are taken as they are; one that is not there is
-    cut from ``train``. Vocabulary and weights come from the training split alone. Inputs are ``(N, D)``, float32, or
-    with ``features="tokens"`` numbers of words ``(N, T)``, int64, for ``model=text_cnn``. Classes are in the order of
-    their names, or of their values where all are numbers; ``noisy_labels`` finds a text by its place in ``train``.
+    Splits ``train``, ``val`` (or else validation, valid, dev) and ``test`` are taken as they are; one that is not
+    there is cut from ``train``. Vocabulary and weights come from the training split alone. Inputs are ``(N, D)``,
+    float32, or with ``features="tokens"`` numbers of words ``(N, T)``, int64, for ``model=text_cnn``. Classes are in
+    the order of their names, or of their values where all are numbers; ``noisy_labels`` finds a text by its place in
+    ``train``.
 
     Args:
         task: ``"multiclass"``, or ``"binary"`` for two classes.
@@ -147,7 +148,8 @@ class TextData(ClassificationData):
         return BagOfWords(texts, hashing=hashing, ngrams=self.ngrams, max_features=self.max_features)
 
     def _without_unknown(self, tables: Mapping[str, TextTable]) -> tuple[dict[str, Rows], list[str]]:
-        named = {_NAMES.get(name, name): table for name, table in tables.items()}
+        val = next((name for name in _OF_VAL if name in tables), "val")
+        named = {"val" if name == val else name: table for name, table in tables.items()}
         apart = named.pop(self.unknown, None) if self.unknown is not None else None
         found: dict[str, Rows] = {name: named[name].read() for name in ("train", "val", "test") if name in named}
         if self.unknown is None or apart is not None:
