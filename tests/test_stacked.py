@@ -20,11 +20,15 @@ LOSSES = [
 ]  # fmt: skip
 CASES = {
     "eps and seed": (["eps=0 seed=0", "eps=0 seed=1", "eps=0.2 seed=0", "eps=0.2 seed=1"], []),
-    "in float64": (["eps=0 seed=0", "eps=0.2 seed=0", "eps=0.2 seed=1"], [FLOAT64]),
+    "in float64, dropout, clipped": (
+        ["eps=0 seed=0", "eps=0.2 seed=0 loss.weight=[2,1,1,1,1,1,1,1,1,0]", "eps=0.2 seed=1"],
+        [FLOAT64, "model.dropout=0.2", "trainer.gradient_clip_val=0.5"],
+    ),
     "losses and schedules": (LOSSES, [FLOAT64]),
     "learning rates": (
         ["optimizer.lr=0.01", "optimizer.lr=0.001 seed=2", "optimizer.lr=0.01 optimizer.weight_decay=0 seed=1"],
-        [FLOAT64, "model=linear", "trainer.log_every_n_steps=4", "callbacks.label_smoothing.interval=epoch"],
+        f"{FLOAT64} model=linear trainer.log_every_n_steps=4 callbacks.label_smoothing.interval=epoch "
+        "trainer.gradient_clip_val=0.01 +trainer.gradient_clip_algorithm=value".split(),
     ),
     "binary, momentum, sums": (
         ["eps=0", "eps=0.2 schedule=two_stage", "eps=0.1 seed=3 loss.reduction=sum", "optimizer.lr=0.01"],
@@ -45,7 +49,7 @@ def npz(folder):
     return folder / "labels.npz"
 
 
-QUICK = ("eps and seed", "in float64")
+QUICK = ("eps and seed", "in float64, dropout, clipped")
 
 
 @pytest.fixture(

@@ -23,7 +23,8 @@ _PRECISIONS = (None, "32", "32-true", "64", "64-true")
 _TRAINER: dict[str, Any] = {
     "_target_": ("lightning.Trainer",), "accelerator": ("auto", "cpu"), "devices": (1,), "num_nodes": (1,),
     "strategy": ("auto",), "precision": _PRECISIONS, "max_epochs": None, "max_steps": (-1,), "max_time": (None,),
-    "accumulate_grad_batches": (1,), "gradient_clip_val": (None,), "limit_train_batches": (None,),
+    "accumulate_grad_batches": (1,), "gradient_clip_val": None, "gradient_clip_algorithm": (None, "norm", "value"),
+    "limit_train_batches": (None,),
     "limit_val_batches": (None,), "limit_test_batches": (None,), "check_val_every_n_epoch": (1,),
     "log_every_n_steps": None, "num_sanity_val_steps": (0,), "deterministic": None, "benchmark": None,
     "enable_progress_bar": None, "enable_model_summary": (False,), "default_root_dir": None,
@@ -97,8 +98,6 @@ def _model(config: dict[str, Any]) -> str | None:
         return f"model {name}: convolutions gain nothing from it on a CPU"
     if name not in _NETWORKS:
         return f"the model {config['model'].get('_target_')} is not one of this package's"
-    if config["model"].get("dropout"):
-        return "dropout would draw other numbers than alone"
     return None
 
 
@@ -107,6 +106,8 @@ def _data(config: dict[str, Any]) -> str | None:
         return f"the data {config['data'].get('_target_')} is not held in memory by this package"
     if config["data"].get("num_workers"):
         return "data.num_workers is above 0"
+    if config["data"].get("ignore_index") is not None:
+        return "data.ignore_index is set"
     return None
 
 
@@ -117,7 +118,7 @@ def _loss(config: dict[str, Any]) -> str | None:
         return f"the loss {loss.get('_target_')} is not one of this package's"
     if name in _WITH_STATE:
         return f"loss {name} {_WITH_STATE[name]}"
-    for key, usual in (("weight", None), ("pos_weight", None), ("ignore_index", -100), ("input", "logits")):
+    for key, usual in (("ignore_index", -100), ("input", "logits")):
         if loss.get(key, usual) != usual:
             return f"loss.{key} is set"
     if loss.get("reduction", "mean") not in ("mean", "sum", "batchmean"):
@@ -139,8 +140,7 @@ def _run(config: dict[str, Any]) -> str | None:
         return "ckpt_path or evaluate is set"
     trainer = _differs(config["trainer"], _TRAINER)
     if trainer is not None:
-        clipped = trainer in ("gradient_clip_val", "gradient_clip_algorithm")
-        return f"trainer.{trainer} is set" + (" and clips by the norm of one model" if clipped else "")
+        return f"trainer.{trainer} is set"
     for group, known in (("callbacks", _CALLBACKS), ("logger", _LOGGERS)):
         found = {name: options for name, options in config[group].items() if options}
         for name in found.keys() ^ known.keys():

@@ -8,14 +8,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from typing_extensions import override
 
 
-class Block(nn.Module):
-    """Networks of one architecture: parameters and buffers ``(m, ...)``.
+class StackedNetwork(nn.Module):
+    """Networks of one architecture: parameters and buffers ``(M, ...)``.
+
+    Linear layers are one batched product each, and dropout draws what each network draws alone; other layers are
+    mapped over the networks by ``torch.func``, batch norm with the running statistics of each among them.
 
     Args:
-        networks: m of them, on the CPU; they are not changed.
+        networks: M of them, on the CPU, whose layers are those of their ``net``; they are not changed.
+
+    Attributes:
+        generators: of each network, for dropout; seed them before each step.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -25,54 +30,49 @@ class Block(nn.Module):
         self.stacked = nn.ParameterList([nn.Parameter(value.detach()) for value in parameters.values()])
         for k, value in enumerate(buffers.values()):
             self.register_buffer(f"buffer_{k}", value)
-        self._template = [copy.deepcopy(networks[0]).to("meta")]  # in a list: not a part of this module
-
-    @override
-    def train(self, mode: bool = True) -> Block:
-        self._template[0].train(mode)
-        super().train(mode)
-        return self
+        template = copy.deepcopy(networks[0].get_submodule("net")).to("meta")
+        self._layers = list(template.named_children())  # in a list: not a part of this module
+        self._count = len(networks)
+        self._draws = any(isinstance(layer, nn.Dropout) for layer in template.modules())
+        self.generators = [torch.Generator() for _ in networks] if self._draws else []
 
     def forward(self, x: Tensor, shared: bool = False) -> Tensor:
-        """Logits ``(m, B, K)`` of inputs ``(m, B, ...)``, or of inputs ``(B, ...)`` that the networks share."""
-        parameters = dict(zip(self._names, self.stacked, strict=True))
-        logits: Tensor = vmap(self._call, in_dims=(0, 0, None if shared else 0))(parameters, self._buffers_by_name(), x)
-        return logits
+        """Logits ``(M, B, K)`` of inputs ``(M, B, ...)``, or of inputs ``(B, ...)`` that the networks share."""
+        tensors = self._by_name()
+        x = x.expand(self._count, *x.shape) if shared else x
+        for name, layer in self._layers:
+            if layer.training != self.training:  # Lightning sets the flag of modules that it knows
+                layer.train(self.training)
+            prefix = f"net.{name}."
+            x = self._pass(
+                layer, {key[len(prefix) :]: own for key, own in tensors.items() if key.startswith(prefix)}, x
+            )
+        return x
 
     def state_of(self, member: int) -> dict[str, Tensor]:
         """The state dict of one of the networks."""
-        tensors = dict(zip(self._names, self.stacked, strict=True)) | self._buffers_by_name()
-        return {name: value.detach()[member].clone() for name, value in tensors.items()}
+        return {name: value.detach()[member].clone() for name, value in self._by_name().items()}
 
-    def _buffers_by_name(self) -> dict[str, Tensor]:
-        return {name: self.get_buffer(f"buffer_{k}") for k, name in enumerate(self._buffer_names)}
+    def _by_name(self) -> dict[str, Tensor]:
+        buffers = {name: self.get_buffer(f"buffer_{k}") for k, name in enumerate(self._buffer_names)}
+        return dict(zip(self._names, self.stacked, strict=True)) | buffers
 
-    def _call(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self._template[0], (parameters, buffers), (x,))
-        return logits
-
-
-def optimizer_state_of(state: dict[str, object], group: int, member: int) -> dict[str, object]:
-    """What the optimizer of one network would have, out of that of all blocks.
-
-    Args:
-        state: ``state_dict()`` of an elementwise optimizer with one group a block.
-        group: the block.
-        member: of the block.
-    """
-    groups: list[dict[str, object]] = state["param_groups"]  # type: ignore[assignment]
-    numbers: list[int] = groups[group]["params"]  # type: ignore[assignment]
-    every: dict[int, dict[str, object]] = state["state"]  # type: ignore[assignment]
-    own = {
-        k: {name: _part(value, member) for name, value in every[number].items()}
-        for k, number in enumerate(numbers)
-        if number in every
-    }
-    return {"state": own, "param_groups": [{**groups[group], "params": list(range(len(numbers)))}]}
+    def _pass(self, layer: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+        if isinstance(layer, nn.Flatten):
+            return x.flatten(2)
+        if isinstance(layer, nn.Linear) and "bias" in tensors:
+            return torch.baddbmm(tensors["bias"].unsqueeze(1), x, tensors["weight"].mT)
+        if isinstance(layer, nn.ReLU):
+            return x.relu()
+        if isinstance(layer, nn.Dropout):
+            return _drop(x, layer.p, self.generators) if layer.training else x
+        found: Tensor = vmap(lambda own, rows: functional_call(layer, own, (rows,)))(tensors, x)
+        return found
 
 
-def _part(value: object, member: int) -> object:
-    """The steps are counted for all at once; every other tensor has the parameter's shape."""
-    if not isinstance(value, Tensor):
-        return value
-    return value[member].clone() if value.ndim else torch.clone(value)
+def _drop(x: Tensor, p: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Dropout as torch computes it on a CPU, with numbers of each network's own."""
+    kept = torch.empty_like(x)
+    for own, generator in zip(kept, generators, strict=True):
+        own.bernoulli_(1 - p, generator=generator)
+    return x * kept.div_(1 - p)

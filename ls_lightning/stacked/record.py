@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from ls_lightning.stacked.checkpoint import save_member
 from ls_lightning.stacked.members import Member
 from ls_lightning.stacked.module import StackedModule
+from ls_lightning.stacked.schedules import StackedSchedules
 from ls_lightning.stacked.stage import Stage
 
 
@@ -28,31 +30,35 @@ class Record(L.Callback):
         super().__init__()
         self._members = list(members)
         self._started = started
-        self._validation = Stage("val", members)
+        self._validation = Stage("val", members, final=False)
         self._steps: list[tuple[int, list[float], Tensor]] = []
+        self._schedules: StackedSchedules | None = None
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for member in self._members:
             member.loss.to(pl_module.device)
             member.smoothing.on_train_start(trainer, pl_module)
+        self._schedules = StackedSchedules([member.smoothing for member in self._members])
 
     @override
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        for member in self._members:
-            member.smoothing._write_eps(batch_idx)
-            member.smoothing._steps += 1
+        assert isinstance(pl_module, StackedModule)
+        assert self._schedules is not None
+        self._schedules.advance(trainer.global_step, batch_idx)
+        pl_module.criterion.set_eps(self._schedules.eps)
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, StackedModule)
+        assert self._schedules is not None
         if trainer._logger_connector.should_update_logs:
             step = trainer.fit_loop.epoch_loop._batches_that_stepped
-            self._steps.append((step, [member.smoothing.eps for member in self._members], pl_module.logged))
+            self._steps.append((step, list(self._schedules.eps), pl_module.logged))
 
     @override
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -84,6 +90,8 @@ class Record(L.Callback):
         self._write_steps(trainer.current_epoch)
         if trainer.current_epoch + 1 != trainer.max_epochs:
             return
+        assert self._schedules is not None
+        self._schedules.hand_back(trainer.global_step)
         optimizer = trainer.optimizers[0].state_dict()
         seconds = (time.time() - self._started) / len(self._members)  # its share
         for k, member in enumerate(self._members):
@@ -91,9 +99,13 @@ class Record(L.Callback):
 
     def _write_steps(self, epoch: int) -> None:
         """What LabelSmoothing and TrainLoss log, fetched from the device once an epoch."""
-        for step, eps, logged in self._steps:
-            for member, own, values in zip(self._members, eps, logged.double().tolist(), strict=True):
-                member.history.log_metrics({"ls/eps": own, "epoch": epoch, **dict(zip(_NAMES, values))}, step=step)  # noqa: B905
+        if not self._steps:
+            return
+        logged = torch.stack([values for _, _, values in self._steps], 1).double().tolist()
+        for k, (member, rows) in enumerate(zip(self._members, logged, strict=True)):
+            for (step, eps, _), values in zip(self._steps, rows, strict=True):
+                found = dict(zip(_NAMES, values, strict=False))  # the accuracy may be left away
+                member.history.log_metrics({"ls/eps": eps[k], "epoch": epoch, **found}, step=step)
         self._steps = []
 
 
