@@ -27,6 +27,7 @@ optimizer:
 data:
   _target_: ls_lightning.zoo.DigitsData
   label_noise: {label_noise}
+  split_seed: {split_seed}
 trainer:
   _target_: lightning.Trainer
   max_epochs: 40
@@ -39,7 +40,9 @@ SCHEDULES = {
 }
 
 
-def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, label_noise=0.0, steps=10, **keys):
+def write_job(
+    folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, label_noise=0.0, split_seed=0, steps=10, **keys
+):
     """A finished job. ``keys`` are those of result.json; ``val`` and ``test`` are metrics, ``scaled`` those at T."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, 
         "seed": seed,
         "model": "mlp",
         "data": "digits",
-        "digest": f"{loss}-{schedule}-{eps}-{seed}-{lr}-{label_noise}",
+        "digest": f"{loss}-{schedule}-{eps}-{seed}-{lr}-{label_noise}-{split_seed}",
         "metrics": {stage: {**values, "n": 100} for stage, values in (("val", val), ("test", test)) if values},
         "reliability": {"test": bins()},
         "risk_coverage": {"test": risk_coverage(test.get("acc"))},
@@ -67,7 +70,9 @@ def write_job(folder, eps, seed=0, *, loss="ce", schedule="constant", lr=0.002, 
         result["temperature"] = {**temperature, **curves}
     result |= keys
     texts = {
-        "config.yaml": CONFIG.format(eps=eps, seed=seed, loss=loss, lr=lr, label_noise=label_noise, folder=folder),
+        "config.yaml": CONFIG.format(
+            eps=eps, seed=seed, loss=loss, lr=lr, label_noise=label_noise, split_seed=split_seed, folder=folder
+        ),
         "overrides.yaml": f"overrides:\n- eps={eps}\n- seed={seed}\n- loss={loss}\n- schedule={schedule}\n"
         "- trainer.max_epochs=40\nconfig: abc\n",
         "metrics.csv": history(eps, seed, steps=steps),

@@ -145,6 +145,22 @@ def test_a_setting_of_its_own_is_a_group_of_its_own(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("splits", "settings"),
+    [
+        ({(0, 0), (1, 1), (2, 2)}, {""}),  # data.split_seed=${seed}
+        ({(0, 0), (0, 1)}, {"data.split_seed=0", "data.split_seed=1"}),
+        ({(0, 0), (0, 1), (1, 0), (1, 1)}, {"data.split_seed=0", "data.split_seed=1"}),
+    ],
+)
+def test_a_split_that_follows_the_seed_is_no_setting(tmp_path, splits, settings):
+    for seed, split in splits:
+        write_job(tmp_path / f"{seed}-{split}", 0.1, seed, split_seed=split, val=measured(0.5))
+    groups, left_out = read(tmp_path)
+    assert left_out == []
+    assert {group.setting for group in groups} == settings
+
+
 def test_eps_0_is_plain_training_whatever_the_schedule(tmp_path):
     for name, eps, loss, schedule in (
         ("a", 0, "ce", "constant"),

@@ -138,9 +138,16 @@ def _losses(jobs: Sequence[Job]) -> list[str]:
 
 
 def _varying(jobs: Sequence[Job]) -> list[str]:
-    """Keys of the settings with several values among the jobs that have them."""
+    """Keys of the settings with several values among the jobs that have them.
+
+    Not a seed that is the job's own in all of them: ``data.split_seed=${seed}`` makes the split part of what a seed
+    decides.
+    """
     values: dict[str, set[object]] = defaultdict(set)
+    others = set[str]()
     for job in jobs:
         for key, value in job.settings.items():
             values[key].add(value)
-    return [key for key, found in values.items() if len(found) > 1]
+            if not (key.endswith("seed") and value == job.seed):
+                others.add(key)
+    return [key for key, found in values.items() if len(found) > 1 and key in others]
