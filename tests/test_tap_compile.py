@@ -82,22 +82,21 @@ def bare_step(net):
 
 
 QUICK = [(ByF, compile_net), (ByImport, compile_steps), (ByModule, compile_loss)]
+PAIRS = itertools.product([ByF, ByImport, ByModule], [compile_net, compile_steps, compile_backbone, compile_loss])
 
 
 @pytest.mark.parametrize(
-    ("cls", "compiled"),
+    ("cls", "compiled", "backend"),
     [
-        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
-        for pair in itertools.product(
-            [ByF, ByImport, ByModule], [compile_net, compile_steps, compile_backbone, compile_loss]
-        )
+        pytest.param(*pair, "eager") if pair in QUICK else pytest.param(*pair, "aot_eager", marks=pytest.mark.slow)
+        for pair in PAIRS
     ],
 )
-def test_compiled_as_often_as_without_us(tmp_path, cls, compiled):
+def test_compiled_as_often_as_without_us(tmp_path, cls, compiled, backend):
     data, net, eager = Data(52), cls(), cls()  # the last batch is smaller
     smoothing, monitor = ls.LabelSmoothing(schedule=Linear(0.3, 0.0)), ls.CalibrationMonitor()
-    bare = run(tmp_path, cls(), compiled, fits=2, data=data)
-    assert run(tmp_path, net, compiled, smoothing, monitor, fits=2, data=data) == bare
+    bare = run(tmp_path, cls(), compiled, backend=backend, fits=2, data=data)
+    assert run(tmp_path, net, compiled, smoothing, monitor, backend=backend, fits=2, data=data) == bare
     assert bare[0] > 0
     for _ in range(2):
         trainer(tmp_path, ls.LabelSmoothing(schedule=Linear(0.3, 0.0)), max_epochs=3).fit(eager, datamodule=data)
