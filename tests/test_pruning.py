@@ -135,7 +135,7 @@ def test_a_metric_that_is_not_logged(tmp_path):
         fit(tmp_path, Told(), monitor="val/nll")
 
 
-SWEEP = ["hydra/sweeper=ls_optuna", "trainer.enable_progress_bar=false", "hydra.sweep.dir=sweep"]
+SWEEP = ["hydra/sweeper=ls_optuna", "trainer.enable_progress_bar=false", "~callbacks.pictures", "hydra.sweep.dir=sweep"]
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_a_search_that_prunes(tmp_path, options):
     """A network that does not learn is stopped after two epochs, on all ranks, and counts as pruned."""
     pruner = "{_target_: optuna.pruners.ThresholdPruner, upper: 1.9, n_warmup_steps: 2}"
     code, out, err = run(
-        tmp_path, "-m", *SWEEP, *options, "optimizer.lr=1e-9,0.01", "hydra.sweeper.n_trials=4", "trainer.max_epochs=4",
+        tmp_path, "-m", *SWEEP, *options, "optimizer.lr=1e-9,0.01", "hydra.sweeper.n_trials=2", "trainer.max_epochs=4",
         "hydra.sweeper.objectives=[val/nll]", f"hydra.sweeper.pruner={pruner}",
     )  # fmt: skip
     assert code == 0, out + err
