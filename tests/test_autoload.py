@@ -58,6 +58,7 @@ def run(tmp_path, namespace, **env):
     return done, lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("namespace", ["lightning", "pytorch_lightning"])
 def test_smooths_a_script_that_nobody_edited(tmp_path, namespace):
     done, lines = run(tmp_path, namespace, LS_EPS="0.3")
@@ -69,6 +70,7 @@ def test_smooths_a_script_that_nobody_edited(tmp_path, namespace):
     assert done.stderr.count("ls_lightning: LS_EPS=0.3 adds LabelSmoothing") == 1
 
 
+@pytest.mark.slow
 def test_inert_without_a_variable(tmp_path):
     done, lines = run(tmp_path, "lightning")
     assert done.returncode == 0, done.stderr

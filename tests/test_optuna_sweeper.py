@@ -148,6 +148,7 @@ def test_as_many_trials_at_a_time_as_the_launcher_runs():
     assert read({"n_jobs": 2}, {"n_jobs": 4}).n_jobs == 2
 
 
+@pytest.mark.slow
 def test_a_search(app):
     options = ["x=interval(0,1)", "y=range(0,3)", "hydra.sweeper.n_trials=5", "hydra.launcher.n_jobs=2"]
     code, out, err = search(app, *options, "do=one", "seconds=0")
@@ -224,6 +225,7 @@ def test_a_named_value_of_an_app_that_returns_one(here, tmp_path):
     assert found["best_value"] == max(trial.value for trial in study(tmp_path).trials)
 
 
+@pytest.mark.slow
 def test_failures_do_not_end_the_search(app):
     options = ["do=one,raise", "y=1", X, "hydra.sweeper.n_trials=6", "hydra.sweeper.seed=5"]
     code, out, err = search(app, *options, "hydra.launcher.n_jobs=3")

@@ -174,6 +174,7 @@ def test_debug_shows_the_traceback(tmp_path):
     assert err.strip().splitlines()[-1].startswith("error: eps must be")
 
 
+@pytest.mark.slow
 def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from ls_lightning.zoo import MLP\n"
