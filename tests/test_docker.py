@@ -11,26 +11,14 @@ import sysconfig
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from dockerfile import Step, read_steps
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
-
-
-class Step(NamedTuple):
-    instruction: str
-    text: str
-
-
-def read_steps(dockerfile: str) -> list[Step]:
-    lines = [line for line in dockerfile.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    joined = "\n".join(lines).replace("\\\n", " ")
-    return [Step(*re.split(r"\s+", line.strip(), maxsplit=1)) for line in joined.splitlines()]
-
-
 STEPS = read_steps(DOCKERFILE.read_text())
 FINAL = STEPS[max(i for i, step in enumerate(STEPS) if step.instruction == "FROM") :]
 
@@ -92,8 +80,8 @@ def test_the_layers_go_from_what_seldom_changes_to_what_often_does() -> None:
     torch = index("RUN", r'pip install "torch==')
     pyproject = index("COPY", r"pyproject\.toml")
     dependencies = index("RUN", r"pip install -r")
-    package = index("RUN", r"from=wheel.* pip install .*--no-deps")
-    assert torch < pyproject < dependencies < package
+    package = index("COPY", r"--from=wheel ")
+    assert torch < pyproject < dependencies < package < index("RUN", r"^pip install .*--no-deps")
     assert copied(FINAL) == ["pyproject.toml", "docker/requirements.py"], "the source would undo the cache"
 
 
