@@ -1,5 +1,6 @@
 """What a user installs: the wheel and the sdist, and a job from the wheel in an empty directory."""
 
+import ast
 import json
 import os
 import re
@@ -11,10 +12,13 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -155,6 +159,8 @@ def test_a_job_runs_in_an_empty_directory(installed: Path, empty: Path) -> None:
 OWN_APP = """
 import hydra
 from omegaconf import OmegaConf
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 @hydra.main(config_path=".", config_name="mine", version_base="1.3")
 def main(cfg):
@@ -177,6 +183,64 @@ def test_a_hydra_app_of_ones_own_finds_our_groups(installed: Path, empty: Path) 
     assert "SmoothedKLDiv" in output
     assert "0.3" in output
     assert output.split()[-1] == "Linear"
+
+
+def requirements() -> dict[str, list[Requirement]]:
+    """Those of the core, under "", and of each extra, but for the extras that an extra names."""
+    groups = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+    read = {extra: [Requirement(line) for line in lines] for extra, lines in groups.items()}
+    return {extra: [found for found in all_ if found.name != PROJECT["name"]] for extra, all_ in read.items()}
+
+
+def test_every_requirement_has_a_lower_bound() -> None:
+    unbounded = [
+        f"{extra}: {found}"
+        for extra, all_ in requirements().items()
+        for found in all_
+        if not any(bound.operator in {">=", "==", "~="} for bound in found.specifier)
+    ]
+    assert unbounded == []
+
+
+def third_parties() -> set[str]:
+    """The distributions whose modules the package imports, anywhere in a file."""
+    files = [*(ROOT / "ls_lightning").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+    tops = set[str]()
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+        if isinstance(node, ast.Import):
+            tops |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            tops.add(str(node.module).split(".")[0])
+    tops -= sys.stdlib_module_names | {"ls_lightning", "hydra_plugins", "__main__"}
+    return {canonicalize_name(name) for top in tops for name in packages_distributions().get(top, [top])}
+
+
+def test_what_everybody_installs_is_imported_and_what_is_imported_is_declared() -> None:
+    """A new requirement of the core must be imported by it; a new import must be in the core or in an extra."""
+    core = {found.name for found in requirements()[""]}
+    imported = third_parties()
+    assert core - imported == {"pytorch-lightning"}, "named to keep out the releases that were malware"
+    assert any(Requirement(line).name == "pytorch-lightning" for line in requires("lightning") or ())
+    declared = core | {found.name for all_ in requirements().values() for found in all_}
+    lines = [line for name in core for line in requires(name) or () if "extra ==" not in line]
+    brought = {canonicalize_name(Requirement(line).name) for line in lines}
+    assert imported - declared - brought == set()
+
+
+def test_the_versions_of_python_are_said_alike() -> None:
+    said = {text.split(" :: ")[-1] for text in PROJECT["classifiers"] if " :: Python :: 3." in text}
+    (tried,) = re.findall(r"for version in (.*); do", (ROOT / ".ci" / "resolution").read_text())
+    assert said == set(tried.split())
+    lowest = min(said, key=lambda version: int(version.split(".")[1]))
+    assert PROJECT["requires-python"] == f">={lowest}"
+
+
+def test_the_resolution_tries_every_extra_that_jobs_use() -> None:
+    (listed,) = re.findall(r"^extras=\((.*)\)$", (ROOT / ".ci" / "resolution").read_text(), flags=re.MULTILINE)
+    rest = PROJECT["optional-dependencies"].keys() - set(listed.split())
+    assert rest == {"dev", "hf", "test", "third-party", "timm", "torchvision"}, (
+        "they bring other builds of torch, or no job"
+    )
 
 
 def test_the_licence_is_whole() -> None:
