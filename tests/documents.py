@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]
 NOT_RUN = {"text", "console"}
-SMALL = "trainer.max_epochs=1"
+SMALL = ["trainer.max_epochs=1", "~callbacks.pictures"]
 # Set-up and tools that a test must not run: they install, start other systems, or run the tests themselves.
 SETUP = [
     r"\S*python3? -m (venv|pip|pytest)\b",
@@ -88,7 +88,7 @@ def run_command(command: str, folder: Path) -> None:
         pytest.fail(f"no test knows how to check the command {command!r}")
     arguments = [str(ROOT / word) if word.endswith(".py") and (ROOT / word).exists() else word for word in words[1:]]
     if arguments[:2] == ["-m", "ls_lightning.train"]:
-        arguments.append(SMALL)
+        arguments += SMALL
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -57,6 +57,7 @@ def test_a_job_that_fails_does_not_stop_the_others(app):
     assert sweep.gone()
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_killed_with_all_its_processes(app):
     sweep = start(app, "do=ranks,return", "hydra.launcher.timeout=3")
     assert wait_for(lambda: len(sweep.members()) >= 5 and up(app, 0))
@@ -74,6 +75,7 @@ def test_processes_that_outlive_their_job_are_ended(app):
     assert sweep.gone(within=1)
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_tried_again_from_its_checkpoint(app):
     code, out, err = start(app, "do=once,bad,raise,best", "hydra.launcher.retries=1").end()
     assert code == 1
@@ -86,6 +88,7 @@ def test_a_failed_job_is_tried_again_from_its_checkpoint(app):
     assert "do=once: continued from its last checkpoint" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_sweep_says_how_to_go_on(app, signum):
     sweep = start(app, "do=return,interrupt,interrupt,return", "hydra.launcher.n_jobs=2")
@@ -136,6 +139,7 @@ def test_kill_9_of_the_supervisor_fails_its_job_alone(app):
     assert len(ran(app, 1)) == 1
 
 
+@pytest.mark.slow
 def test_random_kills_of_a_small_sweep(app):
     """Killed again and again, a sweep ends with each job run to its end exactly once."""
     options = ["x=range(12)", "seconds=0.3", "hydra.launcher.n_jobs=3"]
@@ -155,7 +159,7 @@ def test_random_kills_of_a_small_sweep(app):
 
 
 # Epochs of many small steps, so that a kill meets all of a job: start, training, checkpoint, measurement.
-TRAIN = ["trainer.max_epochs=30", "trainer.enable_progress_bar=false", "hydra.sweep.dir=sweep"]
+TRAIN = ["trainer.max_epochs=30", "trainer.enable_progress_bar=false", "~callbacks.pictures", "hydra.sweep.dir=sweep"]
 ENV = {"OMP_NUM_THREADS": "1"}
 
 

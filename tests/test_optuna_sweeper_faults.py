@@ -31,6 +31,7 @@ def up(app, *numbers):
     return all((app.parent / "sweep" / str(number) / "up").exists() for number in numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_search_goes_on_in_the_same_folders(tmp_path, signum):
     """With the same parameters, from the checkpoints that its jobs left."""

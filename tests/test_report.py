@@ -12,6 +12,7 @@ import time
 from importlib.util import find_spec
 
 import pytest
+from cli import QUICK
 from cli import run as train
 from job_folders import history, measured, write_job, write_sweep
 from PIL import Image
@@ -335,7 +336,7 @@ def test_loss_and_accuracy_of_every_mini_batch_are_overlaid(sweep):
 @pytest.mark.slow
 def test_soft_against_plain_criterion_side_by_side(tmp_path):
     """Two runs from one start, every mini-batch recorded, plotted by one command."""
-    options = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "loss=soft_ce"]
+    options = ["trainer=cpu", *QUICK, "loss=soft_ce"]
     code, _, err = train(tmp_path, "-m", "eps=0,0.5", *options, "hydra.sweep.dir=sweep")
     assert code == 0, err
     command = [sys.executable, "-m", "ls_lightning.report", "compare=sweep/0,sweep/1"]
@@ -354,7 +355,7 @@ def test_soft_against_plain_criterion_side_by_side(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_sweep(tmp_path):
-    options = ["trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "metrics=full"]
+    options = ["trainer=cpu", *QUICK, "metrics=full"]
     code, _, err = train(tmp_path, "-m", "eps=0,0.1", "seed=0,1", *options, "hydra.launcher.n_jobs=2")
     assert code == 0, err
     command = [sys.executable, "-m", "ls_lightning.report"]
