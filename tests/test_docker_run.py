@@ -74,21 +74,20 @@ class Chroot:
         layer, root = self.folder / "layer", self.folder / "root"
         lines = [
             "set -e",
-            f"mount -t tmpfs tmpfs {layer} && mkdir {layer}/upper {layer}/work",
+            f"mount -t tmpfs tmpfs {layer}",
+            f"mkdir {layer}/upper {layer}/work",
             f"mount -t overlay overlay -o lowerdir=/,upperdir={layer}/upper,workdir={layer}/work {root}",
-            f"mount --rbind /proc {root}/proc && mount --rbind /dev {root}/dev",
-            f"mkdir -p {root}{self.folder} && mount --bind {self.folder} {root}{self.folder}",
-            *(
-                f"mkdir -p {root}/borrowed{i} && mount --bind {root}{x} {root}/borrowed{i}"
-                for i, x in enumerate(BORROWED)
-            ),
+            f"mount --rbind /proc {root}/proc",
+            f"mount --rbind /dev {root}/dev",
+            f"mkdir -p {root}{self.folder}",
+            f"mount --bind {self.folder} {root}{self.folder}",
+            *(f"mkdir {root}/borrowed{i}\nmount --bind {root}{x} {root}/borrowed{i}" for i, x in enumerate(BORROWED)),
             self._enter("0:0", "inside", inside),
             f"mount --bind {self.mounted} {root}/work" if after else "",
             *(self._enter(f"{STRANGER}:{STRANGER}", f"after{i}", script) for i, script in enumerate(after)),
         ]
-        return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", "\n".join(lines)], stdout=-1, stderr=-2, text=True, timeout=600
-        )
+        script = ["unshare", "--mount", "sh", "-c", "\n".join(lines)]
+        return subprocess.run(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
 
     def _enter(self, user: str, name: str, script: str) -> str:
         (self.folder / f"{name}.sh").write_text(script)
