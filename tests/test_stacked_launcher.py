@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 from sweeps import Sweep, wait_for
 
 from hydra_plugins.ls_process_launcher._jobs import Job, State
+from hydra_plugins.ls_stacked_launcher._once import ComposedOnce
 from hydra_plugins.ls_stacked_launcher._plan import _divide, plan_stacks
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
 SWEEP = ["-m", "hydra/launcher=stacked", "hydra.sweep.dir=sweep", "trainer=cpu", "trainer.enable_progress_bar=false"]
-KILLS = ["-m", "ls_lightning.train", *SWEEP, "eps=0,0.1", "seed=0,1", "trainer.max_epochs=60", "model=linear"]
+KILLS = ["-m", "ls_lightning.train", *SWEEP, "eps=0,0.1", "trainer.max_epochs=60", "model=linear"]
 
 
 @pytest.mark.slow
@@ -45,7 +46,7 @@ def test_a_sweep_leaves_what_processes_leave(tmp_path):
 @pytest.mark.slow
 def test_interrupted_it_begins_anew_and_skips_what_is_done(tmp_path):
     sweep = Sweep(tmp_path, *KILLS)
-    assert wait_for(lambda: (tmp_path / "sweep" / "3" / "metrics.csv").exists())
+    assert wait_for(lambda: (tmp_path / "sweep" / "1" / "metrics.csv").exists())
     sweep.process.send_signal(signal.SIGINT)
     code, out, err = sweep.end()
     assert code == 130, err
@@ -54,15 +55,13 @@ def test_interrupted_it_begins_anew_and_skips_what_is_done(tmp_path):
     assert not list((tmp_path / "sweep").glob("*/result.json"))
     short = [word for word in KILLS[2:] if not word.startswith("trainer.max_epochs")]
     (tmp_path / "sweep").rename(tmp_path / "broken")
-    for attempt in ("4 jobs are trained as one model", "skipped, it is done"):
+    for attempt in ("2 jobs are trained as one model", "skipped, it is done"):
         code, out, err = run(tmp_path, *short, "trainer.max_epochs=2")
         assert code == 0, err
         assert attempt in out
-    code, out, err = run(
-        tmp_path, *KILLS[2:-2], "trainer.max_epochs=60", "model=linear", "hydra.launcher.resume=broken"
-    )
+    code, out, err = run(tmp_path, *KILLS[2:], "hydra.launcher.resume=broken")
     assert code == 0, err
-    assert len(list((tmp_path / "broken").glob("*/result.json"))) == 4
+    assert len(list((tmp_path / "broken").glob("*/result.json"))) == 2
 
 
 @pytest.mark.slow
@@ -74,11 +73,9 @@ def test_a_stack_that_dies_becomes_processes(tmp_path):
         os.kill(pid, signal.SIGKILL)
     code, out, err = sweep.end(timeout=600)
     assert code == 0, err
-    assert out.count("not finished by its stack, so it becomes a process") == 4
-    assert "4 jobs were not finished (exit code 137)" in err
-    assert sorted((r["eps"], r["seed"]) for r in (result(tmp_path / "sweep" / str(k)) for k in range(4))) == [
-        (0.0, 0), (0.0, 1), (0.1, 0), (0.1, 1),
-    ]  # fmt: skip
+    assert out.count("not finished by its stack, so it becomes a process") == 2
+    assert "2 jobs were not finished (exit code 137)" in err
+    assert sorted(result(tmp_path / "sweep" / str(k))["eps"] for k in range(2)) == [0.0, 0.1]
 
 
 def test_a_gpu_is_left_to_processes(tmp_path, monkeypatch):
@@ -88,6 +85,22 @@ def test_a_gpu_is_left_to_processes(tmp_path, monkeypatch):
     stacks, alone = plan_stacks([Job(k, [], cfg, hydra, tmp_path / str(k)) for k in range(2)], 1)
     assert stacks == []
     assert next(iter(alone)).startswith("it would be trained on a GPU")
+
+
+def test_a_configuration_is_composed_once():
+    """The sweeper's is given to the launcher, which writes into it; without a sweeper's, or again, a new one."""
+    loaded, begun = [], []
+
+    def load(master_config, sweep_overrides):
+        loaded.append(sweep_overrides)
+        return OmegaConf.create({"num": len(loaded)})
+
+    once = ComposedOnce(load, lambda: begun.append(len(loaded)))
+    for overrides in (["eps=0"], ["eps=1"]):
+        once(None, sweep_overrides=overrides)
+    once.launching = True
+    assert [once(None, [word]).num for word in ("eps=0", "eps=1", "eps=1", "eps=2", "eps=2")] == [1, 2, 3, 4, 5]
+    assert begun == [1]
 
 
 @pytest.mark.parametrize(

@@ -39,32 +39,33 @@ class Worker:
 
 
 class Stacks:
-    """The stacks of one call of the launcher.
+    """The stacks of a sweep, and their processes, which live until the context is left.
 
     Args:
-        sweep: its folder, absolute.
         config: of the sweep.
         limits: how jobs are run.
-        count: how many jobs there will be.
     """
 
-    def __init__(self, sweep: Path, config: DictConfig, limits: Limits, count: int) -> None:
-        self._sweep, self._config, self._limits = sweep, config, limits
+    def __init__(self, config: DictConfig, limits: Limits) -> None:
+        self._config, self._limits = config, limits
         self._devices = gpu_slices(limits.n_jobs, limits.devices_per_job, os.environ)
-        self._wanted = min(limits.n_jobs, count // 2)
         self._idle: list[Worker] = []
         self._running: list[Worker] = []
         self._signals: list[int] = []
 
     def __enter__(self) -> "Stacks":
-        for slot in range(self._wanted):
-            self._idle.append(self._start(slot))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._kill(self._idle + self._running)
+        self._idle, self._running = [], []
+
+    def prepare(self, count: int) -> None:
+        """Start processes until there are ``count`` stacks, or ``n_jobs``, that need not wait for imports."""
+        for slot in range(len(self._idle), min(self._limits.n_jobs, count)):
+            self._idle.append(self._start(slot))
 
     def run(self, jobs: list[Job]) -> int | None:
         """Until no stack is left; jobs that are queued then need a process. Returns the signal that stopped it."""
@@ -92,8 +93,8 @@ class Stacks:
         return self._signals[0] if self._signals else None
 
     def _start(self, slot: int) -> Worker:
-        number = 0
-        while (folder := self._sweep / _FOLDER / str(number)).exists():
+        sweep, number = Path(str(self._config.hydra.sweep.dir)).absolute(), 0
+        while (folder := sweep / _FOLDER / str(number)).exists():
             number += 1
         folder.mkdir(parents=True)
         port = free_port({worker.port for worker in self._idle + self._running})

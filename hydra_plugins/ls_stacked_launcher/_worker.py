@@ -4,6 +4,7 @@ Imports what training needs, waits for the jobs in the folder, and trains them. 
 """
 
 import json
+import os
 import pickle
 import sys
 import time
@@ -35,4 +36,7 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # there is nothing to tidy up, and torch takes its time

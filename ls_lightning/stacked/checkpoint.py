@@ -41,7 +41,6 @@ def save_member(
         classifier.CHECKPOINT_HYPER_PARAMS_NAME: classifier._hparams_name,
         classifier.CHECKPOINT_HYPER_PARAMS_KEY: dict(classifier.hparams),
     }
-    member.history.flush()
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(".part")
     torch.save(checkpoint, partial)

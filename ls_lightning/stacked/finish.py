@@ -15,6 +15,7 @@ from typing_extensions import override
 from ls_lightning.callbacks.quiet_pass import quiet_pass
 from ls_lightning.callbacks.step_outputs import Stage as Name
 from ls_lightning.job import job_result
+from ls_lightning.stacked.history import StackedHistory
 from ls_lightning.stacked.members import Member
 from ls_lightning.stacked.module import StackedModule
 from ls_lightning.stacked.stage import Stage
@@ -38,6 +39,7 @@ class Finish(L.Callback):
 
     Args:
         members: of the module that was trained.
+        history: of their rows.
         data: what every member has alone.
         started: when, by ``time.time``.
         done: called with each member that is finished and its result.
@@ -46,9 +48,12 @@ class Finish(L.Callback):
         failed: members that could not be finished; their checkpoints are there.
     """
 
-    def __init__(self, members: Sequence[Member], data: ClassificationData, started: float, done: Done) -> None:
+    def __init__(
+        self, members: Sequence[Member], history: StackedHistory, data: ClassificationData, started: float, done: Done
+    ) -> None:
         super().__init__()
-        self._members, self._data, self._started, self._done = list(members), data, started, done
+        self._members, self._history, self._data = list(members), history, data
+        self._started, self._done = started, done
         self.failed: list[Member] = []
 
     @override
@@ -56,11 +61,11 @@ class Finish(L.Callback):
         assert isinstance(pl_module, StackedModule)
         val = self._rows(trainer, pl_module, "val", self._data.val_dataloader())
         test = self._rows(trainer, pl_module, "test", self._data.test_dataloader())
-        for member, *rows in zip(self._members, val, test, strict=True):
+        for k, (member, *rows) in enumerate(zip(self._members, val, test, strict=True)):
             try:
                 for row in rows:
-                    member.history.log_metrics({**row, "epoch": trainer.max_epochs}, step=trainer.global_step)
-                member.history.finalize("success")
+                    self._history.add(k, trainer.global_step, {**row, "epoch": trainer.max_epochs})
+                self._history.write(k)
                 self._done(member, self._write(trainer, member))
             except Exception:
                 print(f"{member.folder}:", file=sys.stderr)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -15,10 +17,14 @@ from ls_lightning import job as one_job
 from ls_lightning.assemble import build_data
 from ls_lightning.stacked.data import StackedData
 from ls_lightning.stacked.finish import Finish
+from ls_lightning.stacked.history import StackedHistory
 from ls_lightning.stacked.members import Member
 from ls_lightning.stacked.module import StackedModule
 from ls_lightning.stacked.record import Record
 from ls_lightning.zoo.data_base import ClassificationData
+
+_FEW = 2**27
+"""Products of a weight and a number in one forward pass; about ten milliseconds of a processor in a step."""
 
 
 class StackedJob(NamedTuple):
@@ -60,9 +66,11 @@ def run_stack(jobs: Sequence[StackedJob], done: Callable[[int, dict[str, Any]], 
     data.setup("fit")
     members = [Member(job.config, Path(job.folder), job.choices, data) for job in jobs]
     nums = {member.folder: job.num for member, job in zip(members, jobs, strict=True)}
-    finish = Finish(members, data, started, lambda member, result: done(nums[member.folder], result))
+    history = StackedHistory([member.folder for member in members])
+    _use_threads(members, data.batch_size)
+    finish = Finish(members, history, data, started, lambda member, result: done(nums[member.folder], result))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer: L.Trainer = instantiate(cfg.trainer, callbacks=[Record(members, started), finish], **quiet)
+    trainer: L.Trainer = instantiate(cfg.trainer, callbacks=[Record(members, history, started), finish], **quiet)
     data.trainer = trainer
     try:
         trainer.fit(StackedModule(members), datamodule=StackedData(data, [job.config["seed"] for job in jobs]))
@@ -70,3 +78,10 @@ def run_stack(jobs: Sequence[StackedJob], done: Callable[[int, dict[str, Any]], 
         for member in members:
             member.claim.close()
     return [nums[member.folder] for member in finish.failed]
+
+
+def _use_threads(members: Sequence[Member], batch_size: int) -> None:
+    """One, where a step is so small that threads would wait for each other longer than they work."""
+    weights = sum(parameter.numel() for parameter in members[0].classifier.model.parameters())
+    if "OMP_NUM_THREADS" not in os.environ and len(members) * batch_size * weights < _FEW:
+        torch.set_num_threads(1)

@@ -16,7 +16,6 @@ from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
 from ls_lightning.callbacks.train_loss import TrainLoss
 from ls_lightning.eps_buffer import EpsBuffer
-from ls_lightning.loggers import CSVHistory
 from ls_lightning.sweep.folder import Claim
 from ls_lightning.zoo.classifier import Classifier
 
@@ -49,7 +48,6 @@ class Member:
         self.smoothing = only(self.callbacks, LabelSmoothing)
         self.monitor = only(self.callbacks, CalibrationMonitor)
         self.scaling = only(self.callbacks, TemperatureScaling)
-        self.history = CSVHistory(folder)
         self.claim = Claim(folder, config)
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ls_lightning.stacked.checkpoint import save_member
+from ls_lightning.stacked.history import StackedHistory
 from ls_lightning.stacked.members import Member
 from ls_lightning.stacked.module import StackedModule
 from ls_lightning.stacked.schedules import StackedSchedules
@@ -23,12 +24,13 @@ class Record(L.Callback):
 
     Args:
         members: of the module that is trained.
+        history: where their rows go.
         started: when, by ``time.time``.
     """
 
-    def __init__(self, members: Sequence[Member], started: float) -> None:
+    def __init__(self, members: Sequence[Member], history: StackedHistory, started: float) -> None:
         super().__init__()
-        self._members = list(members)
+        self._members, self._history = list(members), history
         self._started = started
         self._validation = Stage("val", members, final=False)
         self._steps: list[tuple[int, list[float], Tensor]] = []
@@ -81,13 +83,14 @@ class Record(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write_steps(trainer.current_epoch)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        for member, row in zip(self._members, self._validation.rows(trainer), strict=True):
-            member.history.log_metrics({**row, "epoch": trainer.current_epoch}, step=step)
+        for k, row in enumerate(self._validation.rows(trainer)):
+            self._history.add(k, step, {**row, "epoch": trainer.current_epoch})
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, StackedModule)
         self._write_steps(trainer.current_epoch)
+        self._history.show()
         if trainer.current_epoch + 1 != trainer.max_epochs:
             return
         assert self._schedules is not None
@@ -95,6 +98,7 @@ class Record(L.Callback):
         optimizer = trainer.optimizers[0].state_dict()
         seconds = (time.time() - self._started) / len(self._members)  # its share
         for k, member in enumerate(self._members):
+            self._history.write(k)  # or a run that goes on from the checkpoint would miss rows
             save_member(trainer, member, *pl_module.states_of(k, optimizer), seconds)
 
     def _write_steps(self, epoch: int) -> None:
@@ -102,10 +106,10 @@ class Record(L.Callback):
         if not self._steps:
             return
         logged = torch.stack([values for _, _, values in self._steps], 1).double().tolist()
-        for k, (member, rows) in enumerate(zip(self._members, logged, strict=True)):
+        for k, rows in enumerate(logged):
             for (step, eps, _), values in zip(self._steps, rows, strict=True):
                 found = dict(zip(_NAMES, values, strict=False))  # the accuracy may be left away
-                member.history.log_metrics({"ls/eps": eps[k], "epoch": epoch, **found}, step=step)
+                self._history.add(k, step, {"ls/eps": eps[k], "epoch": epoch, **found})
         self._steps = []
 
 
