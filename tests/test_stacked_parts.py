@@ -138,10 +138,13 @@ def test_dropout_draws_what_each_network_draws():
 
 
 OPTIMIZERS = ["AdamW", "Adam amsgrad=true", "SGD momentum=0.9 nesterov=true weight_decay=0.1", "AdamW foreach=true"]
+OTHERS = ["Adagrad", "NAdam", "RAdam", "RMSprop momentum=0.9"]
 
 
-@pytest.mark.parametrize("clip", [None, "norm", "value"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [*((name, clip) for name in OPTIMIZERS for clip in ("norm", "value")), *((name, None) for name in OTHERS)],
+)
 def test_one_optimizer_is_each_optimizer(name, clip):
     """With learning rates that differ: groups of two, one and one."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from ls_lightning.autoload import VARIABLES
 _NETWORKS = ("Linear", "MLP")
 _CONVOLUTIONS = ("CNN", "ResNet")
 _IN_MEMORY = ("DigitsData", "BreastCancerData", "NpzData")
-_ELEMENTWISE = ("Adam", "AdamW", "SGD")
+_ELEMENTWISE = ("Adagrad", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD")
 _WITH_STATE = {"OnlineLabelSmoothing": "learns its target from epoch to epoch"}
 _PRECISIONS = (None, "32", "32-true", "64", "64-true")
 
