@@ -3,11 +3,21 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ls_lightning.functional import waiting
+
 
 class NoSync(TorchDispatchMode):
     """Raises at an operation that would make the host wait for the device."""
 
     banned = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default", "is_nonzero")
+
+    def __enter__(self):
+        self.ready, waiting.READY = waiting.READY, frozenset()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        waiting.READY = self.ready
+        return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = str(func)

@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score
 
 import ls_lightning as ls
-from ls_lightning.callbacks.stage_metrics import _decode, _encode
+from ls_lightning.callbacks.stage_metrics import _decode, _encode, adder
 from ls_lightning.metrics import AURC, Accuracy, CalibrationError, ClasswiseCalibrationError, default_metrics
 
 HERE = Path(__file__).parent
@@ -126,3 +126,16 @@ def test_a_rank_without_a_batch(ranks, case):
             assert rank[case]["T"] == pytest.approx(alone[case]["T"], rel=1e-10)
             assert rank[case] == ranks[devices][0][case]
             assert rank[case]["sums"] == 1  # all states in one
+
+
+def test_one_member_is_updated_where_all_share_one_pass():
+    given = torch.randn(30, 4), torch.arange(30) % 4
+    together, wanted, mixed = (default_metrics(num_classes=4) for _ in range(3))
+    mixed.add_metrics({"exact": AURC(mode="exact", num_classes=4)})
+    for found in (together, mixed):
+        adder(found)(*given)
+    wanted.update(*given)
+    for name, value in wanted.compute().items():
+        assert torch.equal(together.compute()[name], value)
+        assert torch.equal(mixed.compute()[name], value)
+    assert mixed["exact"].num_samples == 30

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CPU, _GPU = 2**16, 2**22
+_CPU, _GPU = 2**18, 2**22
 
 
 class BatchBuffer:
     """Hands on several batches as one, where they are small: a pass over few logits is mostly the start of operations.
 
     The first batch of each shape is handed on at once, so that what does not fit is an error where it happens. Batches
-    that wait are copies: their owner may write to them. They take at most 0.5 MB, on a GPU 16 MB, of float32.
+    that wait are copies: their owner may write to them. They take at most 1 MB, on a GPU 16 MB, of float32.
 
     Args:
         consume: called with logits and target, of one batch or of several along the first dimension.

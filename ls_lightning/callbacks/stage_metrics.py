@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard, get_args
 
 import lightning as L
@@ -63,7 +64,7 @@ class StageMetrics:
             options = self._options[index] = {"num_classes": outputs.num_classes, **outputs.options}
             found = self._collections[index] = self._start(options).to(outputs.logits.device)
             if all(isinstance(metric, SumMetric) for metric in found.values()):  # to others the size may matter
-                self._buffers[index] = BatchBuffer(found.update)
+                self._buffers[index] = BatchBuffer(adder(found))
         buffer = self._buffers[index]
         (found.update if buffer is None else buffer.add)(outputs.logits, outputs.target)
 
@@ -95,6 +96,19 @@ class StageMetrics:
             found or self._start(given or usual).to(device)
             for found, given in zip(self._collections, options, strict=True)
         ]
+
+
+def adder(found: MetricCollection) -> Callable[[Tensor, Tensor], Any]:
+    """Return what adds a batch to all members: where they share one pass and its states, to the first of them alone.
+
+    That leaves out what torchmetrics notes for each member at each update.
+    """
+    members = dict(found.items(keep_base=True, copy_state=False))
+    groups = list(found.compute_groups.values())
+    leader = members[groups[0][0]] if groups and len(groups[0]) == len(members) else None
+    if isinstance(leader, SumMetric) and leader._pass is not None:
+        return partial(SumMetric.update, leader)
+    return found.update
 
 
 def log_values(

@@ -19,16 +19,21 @@ def exact_sum(values: Tensor, dim: int = -1) -> Tensor:
         tensor(1.3000, dtype=torch.float64)
     """
     size = values.shape[dim]
-    return read_bits((values + zero_of(size)).view(torch.int64).sum(dim), size)
+    bits = 52 - size.bit_length()
+    total = to_integers(values, bits).sum(dim) - offset(bits, size)
+    return total.double() * math.ldexp(1, -bits)
 
 
-def zero_of(size: int) -> float:
-    """Return what rounds numbers, when it is added to them, so that the bits of `size` of them add up."""
-    return math.ldexp(1.5, size.bit_length())
+def to_integers(values: Tensor, bits: int) -> Tensor:
+    """Round numbers of size below 2**(51 - bits) to units of 2**-bits: int64, each too large by `offset(bits)`."""
+    return (values + _zero(bits)).view(torch.int64)
 
 
-def read_bits(total: Tensor, size: int) -> Tensor:
-    """Turn the sum of the bits of `size` numbers, each added to `zero_of(size)`, into the sum of the numbers."""
-    (zero,) = struct.unpack("<q", struct.pack("<d", zero_of(size)))
-    offset = (size * int(zero) + 2**63) % 2**64 - 2**63
-    return (total - offset).double() * math.ldexp(1, size.bit_length() - 52)
+def offset(bits: int, count: int = 1) -> int:
+    """By how much the sum of `count` numbers of `to_integers` is too large, as an int64 that may have overflowed."""
+    (zero,) = struct.unpack("<q", struct.pack("<d", _zero(bits)))
+    return (count * int(zero) + 2**63) % 2**64 - 2**63
+
+
+def _zero(bits: int) -> float:
+    return math.ldexp(1.5, 52 - bits)

@@ -83,6 +83,7 @@ class Ranked(NamedTuple):
         counted: bool.
         invalid: bool; not a number.
         out_of_range: bool; the target is no class.
+        odds: what `log_odds` are the logarithm of; None where nobody has computed them.
     """
 
     log_odds: Tensor
@@ -90,6 +91,7 @@ class Ranked(NamedTuple):
     counted: Tensor
     invalid: Tensor
     out_of_range: Tensor
+    odds: Tensor | None = None
 
 
 def rank_chunks(logits: Tensor, target: Tensor, ranking: Ranking) -> Iterator[Ranked]:
@@ -133,7 +135,8 @@ def rank(scores: Tensor, target: Tensor, ranking: Ranking) -> Ranked:
 
 def as_ranked(samples: Samples) -> Ranked:
     """Rank samples by the probability of the predicted class."""
-    return Ranked(samples.log_odds, ~samples.correct, samples.counted, samples.invalid, samples.out_of_range)
+    wrong = ~samples.correct
+    return Ranked(samples.log_odds, wrong, samples.counted, samples.invalid, samples.out_of_range, samples.odds)
 
 
 def _are_valid(scores: Tensor, spec: Spec) -> Tensor:

@@ -1,7 +1,8 @@
 """What one row of class scores says, by arithmetic that does not depend on the rows beside it.
 
 A vectorised float sum rounds differently for another batch size, memory layout or number of threads. So the sums over
-classes are taken on a grid on which float64 additions are exact, and all else is elementwise.
+classes are taken in an order that only their number decides, or on a grid on which float64 additions are exact, and
+all else is elementwise.
 """
 
 from typing import Any, NamedTuple
@@ -10,20 +11,22 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.exact_sum import exact_sum
-from ls_lightning.functional.split import chunk_size, split_rows
+from ls_lightning.functional.split import Split, chunk_size, split_rows
+from ls_lightning.functional.waiting import is_ready
 
 PROBABILITY_TOLERANCE = 1e-2
 """How far rows given as probabilities may leave [0, 1] or a sum of 1: what rounding to bfloat16 does."""
 
 
 class Row(NamedTuple):
-    """Per row, each `(S,)`; float64 but for `valid` (bool) and `predicted` (int64). If not valid, any numbers.
+    """Per row, each `(S,)`; float64 but for `valid` and `correct` (bool). If not valid, any numbers.
 
     Attributes:
         valid: it can be read.
-        predicted: the most probable class, the first of them if several are.
-        top: its probability.
-        log_odds: of its being wrong, `log((1 - top) / top)`; exact however sure the model is.
+        correct: the label is the most probable class, the first of them if several are.
+        top: the probability of the most probable class.
+        odds: of its being wrong, `(1 - top) / top`.
+        log_odds: their logarithm; exact however sure the model is.
         true: the probability of the label.
         nll: minus its logarithm.
         squares: the sum of the squared probabilities.
@@ -31,8 +34,9 @@ class Row(NamedTuple):
     """
 
     valid: Tensor
-    predicted: Tensor
+    correct: Tensor
     top: Tensor
+    odds: Tensor
     log_odds: Tensor
     true: Tensor
     nll: Tensor
@@ -56,21 +60,36 @@ def read_logits(rows: Tensor, label: Tensor, entropy: bool = False) -> Row:
     """Read logits `(S, K)` of any floating type and class indices `(S,)`."""
     split = split_rows(rows, entropy)
     peak, weighted = split.peak, split.weighted
-    below = rows.gather(1, label[:, None]).squeeze(1).double() - peak
+    own = rows.gather(1, label[:, None]).squeeze(1).double()
     lead = split.second - peak
     share = lead.exp()
-    rest = share * split.total
-    top, log_total = 1 / (1 + rest), rest.log1p()
+    odds = share * split.total
+    whole = odds + 1
+    top, log_total = whole.reciprocal(), whole.log()
+    spread = None if weighted is None else log_total - top * (share * weighted + lead * odds)
+    nll = log_total.add_(peak - own)
     return Row(
         valid=peak - peak == 0,
-        predicted=split.predicted,
+        correct=_is_first(rows, label, own, split),
         top=top,
-        log_odds=lead + split.total.log(),
-        true=below.exp() * top,
-        nll=log_total - below,
-        squares=(1 + share * share * split.squares) * (top * top),
-        entropy=None if weighted is None else log_total - top * (share * weighted + lead * rest),
+        odds=odds,
+        log_odds=split.total.log().add_(lead),
+        true=nll.neg().exp_(),
+        nll=nll,
+        squares=share.square_().mul_(split.squares).add_(1).mul_(top).mul_(top),
+        entropy=spread,
     )
+
+
+def _is_first(rows: Tensor, label: Tensor, own: Tensor, split: Split) -> Tensor:
+    """Tell where the label's logit `own` is the largest, and no class before the label has one as large."""
+    if not is_ready(rows):
+        return rows.argmax(1) == label
+    correct = own == split.peak
+    tied = split.second == split.peak
+    if tied.count_nonzero():
+        correct[tied] = rows[tied].argmax(1) == label[tied]
+    return correct
 
 
 def read_probabilities(rows: Tensor, label: Tensor, entropy: bool = False) -> Row:
@@ -98,8 +117,9 @@ def _read_probabilities(rows: Tensor, label: Tensor, entropy: bool) -> Row:
     true = rows.gather(1, label[:, None]).squeeze(1)
     return Row(
         valid=valid,
-        predicted=predicted,
+        correct=predicted == label,
         top=top,
+        odds=(1 - top) / top,
         log_odds=log_odds(top),
         true=true,
         nll=-true.log(),

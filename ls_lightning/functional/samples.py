@@ -7,16 +7,18 @@ from torch import Tensor
 
 from ls_lightning.functional.exact_sum import exact_sum
 from ls_lightning.functional.outputs import Spec
-from ls_lightning.functional.rows import are_logits, are_probabilities, read_logits, read_probabilities
+from ls_lightning.functional.rows import Row, are_logits, are_probabilities, read_logits, read_probabilities
+from ls_lightning.functional.waiting import is_ready
 
 
 class Samples(NamedTuple):
     """Per sample, each `(S,)`: float64 numbers, then bools. Where not `counted` the others mean nothing.
 
-    `log_odds` are those of `correct` being false, whatever the `confidence`; `entropy` is None if nobody asked for it.
+    `odds` are those of `correct` being false, whatever the `confidence`; `entropy` is None if nobody asked for it.
     """
 
     confidence: Tensor
+    odds: Tensor
     log_odds: Tensor
     nll: Tensor
     brier: Tensor
@@ -36,25 +38,16 @@ def measure(scores: Tensor, target: Tensor, spec: Spec) -> Samples:
         target: `(S,)`.
         spec: how to read them.
     """
-    ignored, in_range, label = read_target(target, scores.shape[-1] if scores.ndim == 2 else 2, spec)
+    num_classes = scores.shape[-1] if scores.ndim == 2 else 2
     rows = scores if scores.ndim == 2 else _two_columns(scores.double(), spec)
-    row = (read_logits if spec.input == "logits" else read_probabilities)(rows, label, spec.entropy)
-    correct = row.predicted == label
-    positive = spec.confidence == "positive"
-    brier = (row.squares - 2 * row.true + 1).clamp_(min=0)
+    read = read_logits if spec.input == "logits" else read_probabilities
+    if _are_classes(target, num_classes, spec):
+        row = read(rows, target, spec.entropy)
+        return _samples(row, target, row.valid, ~row.valid, torch.zeros_like(row.valid), spec)
+    ignored, in_range, label = read_target(target, num_classes, spec)
+    row = read(rows, label, spec.entropy)
     readable = row.valid & ~ignored
-    return Samples(
-        confidence=(row.top.where(row.predicted == 1, 1 - row.top) if positive else row.top).clamp(max=1),
-        log_odds=row.log_odds,
-        nll=row.nll,
-        brier=brier if spec.task == "multiclass" else brier / 2,
-        entropy=None if row.entropy is None else row.entropy.clamp(min=0),
-        hit=label.bool() if positive else correct,
-        correct=correct,
-        counted=readable & in_range,
-        invalid=~(row.valid | ignored),
-        out_of_range=readable & ~in_range,
-    )
+    return _samples(row, label, readable & in_range, ~(row.valid | ignored), readable & ~in_range, spec)
 
 
 def probabilities(scores: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
@@ -88,3 +81,33 @@ def _two_columns(scores: Tensor, spec: Spec) -> Tensor:
     if spec.input == "probs":
         return torch.stack([1 - scores, scores], -1)
     return torch.stack([-scores.clamp(min=0), scores.clamp(max=0)], -1)
+
+
+def _are_classes(target: Tensor, num_classes: int, spec: Spec) -> bool:
+    """Tell whether every target is a class, and none is ignored; False where that is not known yet."""
+    if not (is_ready(target) and target.dtype == torch.int64 and target.numel()):
+        return False
+    least, most = (int(value) for value in target.aminmax())
+    ignored = spec.ignore_index is not None and least <= spec.ignore_index <= most
+    return least >= 0 and most < num_classes and not ignored
+
+
+def _samples(row: Row, label: Tensor, counted: Tensor, invalid: Tensor, out_of_range: Tensor, spec: Spec) -> Samples:
+    confidence, hit = row.top, row.correct
+    if spec.confidence == "positive":
+        hit = label.bool()
+        confidence = confidence.where(hit == row.correct, 1 - confidence)
+    brier = row.squares.sub_(row.true, alpha=2).add_(1)
+    return Samples(
+        confidence=confidence,
+        odds=row.odds,
+        log_odds=row.log_odds,
+        nll=row.nll,
+        brier=brier if spec.task == "multiclass" else brier / 2,
+        entropy=None if row.entropy is None else row.entropy.clamp(min=0),
+        hit=hit,
+        correct=row.correct,
+        counted=counted,
+        invalid=invalid,
+        out_of_range=out_of_range,
+    )

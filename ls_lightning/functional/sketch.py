@@ -14,6 +14,7 @@ from torch import Tensor
 from ls_lightning.functional.levels import Levels, check_samples
 from ls_lightning.functional.outputs import NanPolicy
 from ls_lightning.functional.ranking import Ranked, Ranking, rank_chunks
+from ls_lightning.functional.waiting import are_all
 
 _UNITS = 2.0**32
 _ROUNDING = 2.0**-22
@@ -58,7 +59,17 @@ def add_to_sketch(sums: Tensor, logits: Tensor, target: Tensor, ranking: Ranking
 
 def sketch_samples(sums: Tensor, ranked: Ranked) -> None:
     """Add samples to a sketch, in place."""
-    sums.index_add_(0, *_cells(ranked, len(sums) - 1))
+    num_cells, flat = len(sums) - 1, sums.view(-1)
+    odds = ranked.log_odds.exp() if ranked.odds is None else ranked.odds
+    first = (odds.float().view(torch.int32) >> 16).clamp_(max=num_cells - 1).long() * 3
+    p = (odds + 1).reciprocal_().mul_(_UNITS).round_().long()
+    n, wrong = torch.ones_like(p), ranked.wrong
+    if not are_all(ranked.counted):
+        first, n = first.where(ranked.counted, 3 * num_cells), ranked.counted.long()
+        wrong, p = wrong.where(ranked.counted, ranked.invalid), p.where(ranked.counted, ranked.out_of_range)
+    # One column after the other takes a quarter of the time of three at once.
+    for place, numbers in enumerate([n, wrong.long(), p]):
+        flat[place:].index_add_(0, first, numbers)
 
 
 def read_sketch(sums: Tensor, nan_policy: NanPolicy = "raise") -> Levels:
@@ -77,22 +88,6 @@ def read_sketch(sums: Tensor, nan_policy: NanPolicy = "raise") -> Levels:
 def num_sketched(sums: Tensor) -> int:
     """How many samples were counted."""
     return int(sums[:-1, 0].sum())
-
-
-def _cells(ranked: Ranked, num_cells: int) -> tuple[Tensor, Tensor]:
-    odds = ranked.log_odds.exp()
-    cell = (odds.float().view(torch.int32) >> 16).clamp(max=num_cells - 1)
-    p = (_UNITS / (1 + odds)).round()
-    index = torch.where(ranked.counted, cell.long(), num_cells)
-    numbers = torch.stack(
-        [
-            ranked.counted.long(),
-            torch.where(ranked.counted, ranked.wrong, ranked.invalid).long(),
-            torch.where(ranked.counted, p, ranked.out_of_range).long(),
-        ],
-        -1,
-    )
-    return index, numbers
 
 
 def _widths(num_cells: int) -> Tensor:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.exact_sum import offset, to_integers
 from ls_lightning.functional.outputs import Closed, Spec, as_rows
 from ls_lightning.functional.samples import Samples, measure
+from ls_lightning.functional.waiting import are_all
 
 _UNITS = 32
 _LARGEST = 2.0**31
@@ -106,8 +108,8 @@ def bin_index(p: Tensor, num_bins: int, closed: Closed = "right") -> Tensor:
     """
     # The product is moved by less than what is between float32 numbers and by more than float64's rounding.
     if closed == "right":
-        return ((p.double() * (num_bins * (1 - 2.0**-50))).ceil() - 1).clamp(min=0).long()
-    return (p.double() * (num_bins * (1 + 2.0**-50))).floor().clamp(max=num_bins - 1).long()
+        return (p.double() * (num_bins * (1 - 2.0**-50))).ceil_().sub_(1).clamp_(min=0).long()
+    return (p.double() * (num_bins * (1 + 2.0**-50))).floor_().clamp_(max=num_bins - 1).long()
 
 
 def read_sums(sums: Tensor) -> tuple[BinSums, Totals]:
@@ -141,36 +143,51 @@ def check_valid(invalid: int, out_of_range: int, seen: str = "") -> None:
 def sum_samples(samples: Samples, spec: Spec) -> Tensor:
     """Sum up samples as `calibration_sums` does."""
     sums = empty_sums(spec.num_bins).to(samples.counted.device)
-    sums[:-1, :-1, 1] = _sum_bins(samples, spec)
-    counted, invalid, none = samples.counted, samples.invalid, torch.zeros_like(samples.invalid)
-    invalid, omitted = (none, invalid) if spec.nan_policy == "omit" else (invalid, none)
-    finite = samples.nll < _LARGEST
-    flags = torch.stack([counted, invalid, samples.out_of_range, counted & ~finite, omitted]).sum(1)
-    # Below 0, no sum of entropies can be: it says that there is none.
-    entropy = torch.full_like(samples.nll, -1) if samples.entropy is None else samples.entropy
-    numbers = torch.stack([samples.nll.where(finite, 0), samples.brier, entropy]).where(counted, 0)
-    whole = numbers.floor()
-    sums[-1, :, 0] = torch.cat([flags[:4], whole.sum(1).long(), flags[4:]])
-    sums[-1, 4:7, 1] = _units(numbers.sub_(whole)).sum(1).long()
+    counted, finite, entropy = samples.counted, samples.nll < _LARGEST, samples.entropy
+    every, totals = are_all(counted), Totals(*sums[-1])
+    _sum_bins(sums[:-1, :-1, 1], samples, spec, every)
+    if every and are_all(finite):
+        totals.n[0] = len(counted)
+        _sum_up(totals, samples.nll, samples.brier, entropy)
+        return sums
+    flags = [counted, samples.out_of_range, counted & ~finite, samples.invalid]
+    totals.n[0], totals.out_of_range[0], totals.infinite[0], invalid = torch.stack(flags).sum(1)
+    (totals.omitted if spec.nan_policy == "omit" else totals.invalid)[0] = invalid
+    nll, brier = samples.nll.where(counted & finite, 0), samples.brier.where(counted, 0)
+    _sum_up(totals, nll, brier, None if entropy is None else entropy.where(counted, 0))
     return sums
 
 
-def _sum_bins(samples: Samples, spec: Spec) -> Tensor:
-    """Sum up the `BinSums` `(num_bins, 7)`, in units of 2**-32; float64 additions of so few integers are exact."""
-    counted, cells = samples.counted, 4 * spec.num_bins
-    p = samples.confidence.where(counted, 0)
-    # All sums follow from those of n, p and p*p for each bin, hit or not, correct or not.
-    cell = bin_index(p, spec.num_bins, spec.closed) * 4 + samples.hit + 2 * samples.correct.long()
-    found = [
-        torch.zeros(cells, dtype=torch.float64, device=p.device).index_add_(0, cell, numbers)
-        for numbers in (counted.double(), _units(p), _units(p * p))
-    ]
-    n, p, squares = torch.stack(found).long().view(3, spec.num_bins, 4)
-    n = n << _UNITS
-    hits, correct, p_hits = n[:, 1::2].sum(1), n[:, 2:].sum(1), p[:, 1::2].sum(1)
-    n, p, squares = n.sum(1), p.sum(1), squares.sum(1)
-    return torch.stack([n, hits, p, squares, p_hits, squares - 2 * p_hits + hits, correct], 1)
+def _sum_up(totals: Totals, nll: Tensor, brier: Tensor, entropy: Tensor | None) -> None:
+    """Fill in the sums of numbers, all of them finite."""
+    whole = nll.floor()
+    totals.nll[0] = to_integers(whole, 0).sum() - offset(0, len(whole))
+    for total, rest in ((totals.nll, nll - whole), (totals.brier, brier), (totals.entropy, entropy)):
+        if rest is not None:
+            total[1] = to_integers(rest, _UNITS).sum() - offset(_UNITS, len(rest))
+    if entropy is None:  # below 0, no sum of entropies can be: it says that there is none
+        totals.entropy[0] -= totals.n[0]
 
 
-def _units(numbers: Tensor) -> Tensor:
-    return (numbers * 2.0**_UNITS).round()
+def _sum_bins(sums: Tensor, samples: Samples, spec: Spec, every: bool) -> None:
+    """Fill in the `BinSums` `(num_bins, 7)`, in units of 2**-32."""
+    p, bins = samples.confidence, spec.num_bins
+    # All sums follow from those of n, p and p*p for each bin, correct or not, hit or not.
+    cell = bin_index(p, bins, spec.closed)
+    if samples.hit is samples.correct:
+        cell.add_(samples.hit, alpha=3 * bins)
+    else:
+        cell.add_(samples.correct, alpha=2 * bins).add_(samples.hit, alpha=bins)
+    if not every:
+        cell = cell.where(samples.counted, 4 * bins)
+    n, p, squares = (
+        torch.zeros(4 * bins + 1, dtype=torch.int64, device=p.device).index_add_(0, cell, numbers)
+        for numbers in (torch.ones_like(cell), to_integers(p, _UNITS), to_integers(p * p, _UNITS))
+    )
+    excess = n * offset(_UNITS)
+    n <<= _UNITS
+    cells = torch.stack([n, p - excess, squares - excess])[:, :-1].view(3, 2, 2, bins)
+    n, p, squares = cells.sum((1, 2))
+    hits, p_hits, _ = cells[:, :, 1].sum(1)
+    correct = cells[0, 1].sum(0)
+    torch.stack([n, hits, p, squares, p_hits, squares - 2 * p_hits + hits, correct], 1, out=sums)
