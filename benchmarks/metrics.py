@@ -3,27 +3,28 @@
 Each pass reads N samples of K classes in batches of 1,000; the kinds take turns, batch by batch, and times are
 medians of the passes' means.
 Memory is what the process grows by over a pass, each in a process of its own (Linux).
-Run: ``python benchmarks/metrics.py``, with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``
+Run: ``python benchmarks/metrics.py``, with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``; it
+writes the section `metrics` of ``benchmarks/RESULTS.md``.
 """
 
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from results_page import machine, write_section
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from ls_lightning.callbacks.batch_buffer import BatchBuffer
+from ls_lightning.callbacks.stage_metrics import adder
 from ls_lightning.metrics import (
     Accuracy,
     BrierScore,
@@ -53,7 +54,7 @@ class Monitored:
 
     def __init__(self, num_classes: int) -> None:
         self.metrics = default(num_classes)
-        self.buffer = BatchBuffer(self.metrics.update)
+        self.buffer = BatchBuffer(adder(self.metrics))
         self.update, self.values = self.buffer.add, self.metrics.values
 
     def compute(self) -> dict[str, torch.Tensor]:
@@ -73,14 +74,15 @@ def torch_uncertainty_pair(num_classes: int) -> MetricCollection:
     )
 
 
+BASE = "torchmetrics, pair"
 KINDS: dict[str, Callable[[int], MetricCollection | Monitored]] = {
-    "torchmetrics, 2": torchmetrics_pair,
+    BASE: torchmetrics_pair,
     "ours, 7": seven,
     "ours, default (8)": default,
     "ours, monitor (8)": Monitored,
 }
 if find_spec("torch_uncertainty"):
-    KINDS["torch-uncertainty, 2"] = torch_uncertainty_pair
+    KINDS["torch-uncertainty, pair"] = torch_uncertainty_pair
 
 
 def data(samples: int, num_classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -171,34 +173,54 @@ def read(file: str) -> str:
         return content.read()
 
 
-def main(sizes: list[tuple[int, int]]) -> None:
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, {platform.platform()}")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, torchmetrics {version('torchmetrics')}")
-    if find_spec("torch_uncertainty"):
-        print(f"torch-uncertainty {version('torch-uncertainty')}")
-    else:
-        print("torch-uncertainty is not installed, and left out")
+def table(samples: int, num_classes: int) -> str:
+    """A row for each kind: what an update, a computation and the state cost."""
+    lines = [
+        f"| N={samples:,}, K={num_classes:,} | us a batch | ratio | compute ms | state KB | peak MB |",
+        "|---" * 6 + "|",
+    ]
+    found = measure(samples, num_classes)
+    base = found[BASE][0]
     with tempfile.TemporaryDirectory() as folder:
-        for samples, num_classes in sizes:
-            print(f"\nN = {samples:,}, K = {num_classes:,}")
-            print(f"{'':20}{'update':>18}{'ratio':>8}{'compute':>12}{'state':>14}{'peak':>12}")
-            found, first = measure(samples, num_classes), "torchmetrics, 2"
-            for kind, (update, compute, size) in found.items():
-                mp.spawn(growth, (kind, samples, num_classes, f"{folder}/growth"))
-                ratio, peak = update / found[first][0], int(read(f"{folder}/growth")) / 1e6
-                print(
-                    f"{kind:20}{update:9.0f} us/batch{ratio:8.2f}{compute:9.1f} ms{size / 1e3:11.1f} KB{peak:9.1f} MB"
-                )
-        samples = sizes[0][0]
-        print(f"\nsync and compute, N = {samples:,}, K = 10, ms at {RANKS} gloo ranks")
+        for kind, (update, compute, size) in found.items():
+            mp.spawn(growth, (kind, samples, num_classes, f"{folder}/growth"))
+            peak = int(read(f"{folder}/growth")) / 1e6
+            numbers = f"{update:.0f} | {update / base:.2f} | {compute:.1f} | {size / 1e3:.1f} | {peak:.1f}"
+            lines.append(f"| {kind} | {numbers} |")
+    return "\n".join(lines)
+
+
+def ranks_table(samples: int) -> str:
+    """A row for each kind: milliseconds to reduce over ranks and compute."""
+    head = " | ".join(f"{ranks} ranks" if ranks > 1 else "alone" for ranks in RANKS)
+    lines = [f"| N={samples:,}, K=10: ms to compute with gloo | {head} |", "|---" * (len(RANKS) + 1) + "|"]
+    with tempfile.TemporaryDirectory() as folder:
         for ranks in RANKS:
             mp.spawn(sync, (ranks, folder, samples), nprocs=ranks)
         for kind in KINDS:
-            print(f"{kind:20}", *(f"{float(read(f'{folder}/{kind}{ranks}')):9.1f}" for ranks in RANKS))
+            times = " | ".join(f"{float(read(f'{folder}/{kind}{ranks}')):.1f}" for ranks in RANKS)
+            lines.append(f"| {kind} | {times} |")
+    return "\n".join(lines)
+
+
+def main(sizes: list[tuple[int, int]]) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    packages = ["torch", "torchmetrics", *(["torch-uncertainty"] if find_spec("torch_uncertainty") else [])]
+    load = [os.getloadavg()[0]]
+    tables = [table(*size) for size in sizes] + [ranks_table(sizes[0][0])]
+    load.append(os.getloadavg()[0])
+    text = "## Metrics of validation\n\n"
+    command = " ".join(["python benchmarks/metrics.py", *sys.argv[1:]])
+    text += f"`{command}`: batches of {BATCH:,}, one thread, medians of {PASSES} passes in which\n"
+    text += f"the kinds take turns; load average {min(load):.1f} to {max(load):.1f}. {machine(*packages)}.\n\n"
+    text += "A pair is `CalibrationError` with `MulticlassAccuracy`. The eight are accuracy, NLL, Brier, ECE, MCE,\n"
+    text += "gap, overconfidence and AURC; in the monitor, small batches wait for each other.\n\n"
+    text += "\n\n".join(tables)
+    print(text)
+    write_section("metrics", text)
 
 
 if __name__ == "__main__":
     given = [tuple(int(part) for part in size.split("x")) for size in sys.argv[1:]]
-    main(given or [(1_000_000, 10), (50_000, 1000)])
+    main([(samples, num_classes) for samples, num_classes in given] or [(1_000_000, 10), (50_000, 1000)])
