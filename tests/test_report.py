@@ -288,6 +288,18 @@ def test_watch_refreshes_until_interrupted(tmp_path):
     assert sum("refreshed every 0.2 s" in line for line in lines) >= 1
 
 
+@pytest.mark.parametrize(("follows", "said"), [(True, "a split of its own"), (False, "share one split")])
+def test_what_the_intervals_are_of(tmp_path, follows, said):
+    for seed in range(2):
+        for eps in (0, 0.1):
+            write_job(
+                tmp_path / f"{seed}-{eps}", eps, seed, split_seed=seed * follows, val=measured(0.5), test=measured(0.5)
+            )
+    assert report.main([str(tmp_path), "figures=none"]) == 0
+    for name in ("report.md", "report.html"):
+        assert said in (tmp_path / "report" / name).read_text()
+
+
 class _LosesInterrupt:
     """Interrupted while it is collected, where Python prints an exception and goes on."""
 

@@ -57,7 +57,7 @@ def test_what_fits_together(tmp_path):
     ("override", "reason"),
     [
         ("model=cnn", "model CNN: convolutions gain nothing"),
-        ("model._target_=torch.nn.Identity", "the model torch.nn.Identity is not one of this package's"),
+        ("model._target_=torch.nn.Identity", "the model torch.nn.Identity has no stacked form"),
         ("data.num_workers=1", "data.num_workers is above 0"),
         ("loss=online", "loss OnlineLabelSmoothing learns its target"),
         ("loss.ignore_index=3", "loss.ignore_index is set"),

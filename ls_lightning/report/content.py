@@ -45,6 +45,17 @@ class Report:
         return f"{len(self.jobs)} job{'s' * (len(self.jobs) != 1)}: {', '.join(words)}."
 
     @property
+    def spread(self) -> str:
+        """What the intervals are of."""
+        jobs = [job for group in self.groups for job in group.jobs]
+        follows = all(job.settings.get("data.split_seed") == job.seed for job in jobs)
+        if follows and len({job.seed for job in jobs}) > 1:
+            return "Each seed draws a split of its own, so intervals are of the training and of the split."
+        return (
+            "The seeds share one split of the data, so intervals are of the training, not of the sampling of the data."
+        )
+
+    @property
     def answers(self) -> list[tuple[str, str, list[str]]]:
         """For each setting its name, the headline and the paragraphs below."""
         found = [(key, headline(one, self.level), explain(one, self.level)) for key, one in self.choices.items()]

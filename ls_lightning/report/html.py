@@ -47,6 +47,7 @@ def html_report(report: Report, refresh: float | None = None) -> str:
         "counts": escape(report.counts),
         "stage": stage,
         "level": f"{100 * level:g}",
+        "spread": report.spread,
         "means": mean_table(report.groups, list(report.choices.values()), level),
         "differences": difference_table(report.groups, level),
         "left_out": left_out_table(report.left_out),

@@ -42,8 +42,8 @@ def _tables(report: Report) -> list[str]:
         f"## On {stage} data",
         "",
         f"Mean and {100 * level:g} % t interval over n seeds. Rows *scaled* are the same networks with the temperature "
-        "T fitted on validation. The gap is mean confidence minus accuracy: above 0 is overconfident. The seeds share "
-        "one split of the data, so intervals are of the training, not of the sampling of the data.",
+        "T fitted on validation. The gap is mean confidence minus accuracy: above 0 is overconfident. "
+        f"{report.spread}",
         "",
         *_table(mean_rows(groups, level), report),
     ]

@@ -97,7 +97,7 @@ def _model(config: dict[str, Any]) -> str | None:
     if name in _CONVOLUTIONS:
         return f"model {name}: convolutions gain nothing from it on a CPU"
     if name not in _NETWORKS:
-        return f"the model {config['model'].get('_target_')} is not one of this package's"
+        return f"the model {config['model'].get('_target_')} has no stacked form"
     return None
 
 
