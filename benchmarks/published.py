@@ -42,8 +42,8 @@ CLAIMS = """\
   eps 0.05.
 
 What differs here: networks of some ten thousand parameters, trained for seconds, and digits of 8 x 8 pixels (for
-Müller drowned in noise, so that the network is overconfident). So directions are compared, not sizes. A difference counts
-where its 95 % interval leaves 0 out; "alike" is said where none can be told."""
+Müller drowned in noise, so that the network is overconfident). So directions are compared, not sizes. A difference
+counts where its 95 % interval leaves 0 out; "alike" is said where none can be told."""
 OF_CIFAR10 = """\
 CIFAR-10 is a subset here: 4,000 training images, from JPEG files, which are lossy, at half the resolution."""
 
