@@ -9,8 +9,9 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,13 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="job_schema", node=JobSchema)
 
 
-def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def settle(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any] | None = None) -> DictConfig:
     """The configuration as it will run: own classes without our options, ``eps`` filled in, interpolations resolved.
 
     Args:
         cfg: as Hydra composed it.
         overrides: what the user typed, e.g. ``["model._target_=my.Net", "+model.width=3"]``.
+        choices: the option of each group, e.g. ``{"data": "digits"}``.
 
     Raises:
         ConfigError: a value is out of range, contradicts another, or names something that is not there.
@@ -62,6 +64,7 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     OmegaConf.set_struct(cfg, False)
     for group in ("model", "data", "loss", "schedule"):
         _keep_own_keys(cfg, group, overrides)
+        _refuse_mixture(cfg, group, overrides, (choices or {}).get(group))
     negative = cfg.loss.get("_target_") == _NEGATIVE
     check_eps("eps", None if OmegaConf.is_missing(cfg, "eps") else cfg.eps, negative)
     if "eps" in cfg.loss:
@@ -121,7 +124,10 @@ def explain(error: BaseException) -> str:
     if match := re.search(r"Could not find '(.+)/([^'/]+)'", text):
         group, option = match.groups()
         options = re.findall(r"^\t(\S+)$", text, re.M)
-        return f"{group} must be one of {', '.join(options)}, got {option!r}.{_did_you_mean(option, options)}"
+        hint = (
+            _did_you_mean(option, options) or f" A file of yours, {group}/{option}.yaml, needs --config-dir=<folder>."
+        )
+        return f"{group} must be one of {', '.join(options)}, got {option!r}.{hint}"
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
         known = [name for name in _known_keys() if ("." in name) == ("." in key)]
@@ -238,6 +244,27 @@ def _keep_own_keys(cfg: DictConfig, group: str, overrides: Sequence[str]) -> Non
     cfg[group] = {key: cfg[group]._get_node(key) for key in cfg[group] if key in own}
 
 
+def _refuse_mixture(cfg: DictConfig, group: str, overrides: Sequence[str], option: Any) -> None:
+    """A class that a file, e.g. an experiment, puts in the place of ours must not get our options unasked."""
+    target = str(cfg[group].get("_target_", "ls_lightning."))
+    typed = any(override.lstrip("+").startswith(f"{group}._target_=") for override in overrides)
+    if option is None or typed or _is_ours(target):
+        return
+    ours = _target_of(group, str(option))
+    if ours is not None and ours != target:
+        raise ConfigError(
+            f"{group}._target_ {target} is set in a file over {group}={option}, whose options it would get. Begin that "
+            f"file's defaults with 'override /{group}: null'."
+        )
+
+
+def _target_of(group: str, option: str) -> str | None:
+    """The class of an option of ours; None if it is not ours."""
+    file = files("ls_lightning.conf") / group / f"{option}.yaml"
+    target = OmegaConf.select(OmegaConf.create(file.read_text()), "_target_") if file.is_file() else None
+    return str(target) if target is not None and _is_ours(str(target)) else None
+
+
 def _warm_up(cfg: DictConfig) -> None:
     """Negative smoothing begins with plain cross-entropy: ``loss.warmup`` is its schedule."""
     schedule = str(cfg.schedule.get("_target_", ""))
@@ -284,9 +311,10 @@ def _check_schedule(cfg: DictConfig) -> None:
         raise ConfigError(f"schedule: {one_line(error)}") from error
     # The highest eps of a function of the user's own is known from its values at some points.
     if not math.isclose(cfg.eps, named, rel_tol=1e-9 if ours else 1e-3):
+        follow = "" if ours else " Or let the schedule follow it by 'schedule.<key>=${eps}'."
         raise ConfigError(
             f"eps={cfg.eps} is not that of the schedule {name_of(schedule)}, so results would name an eps that was not "
-            f"trained. Set eps={named:.6g}."
+            f"trained. Set eps={named:.6g}.{follow}"
         )
 
 

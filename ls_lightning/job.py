@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.functional.measures import ReliabilityBins
 from ls_lightning.functional.risk import RiskCoverage, sampled_curve
 from ls_lightning.schedules.checks import name_of
+from ls_lightning.sweep.find import OVERRIDES
 from ls_lightning.sweep.folder import Claim, check_folder, checkpoint_of, decisive, job_digest
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
@@ -42,13 +44,14 @@ T = TypeVar("T", bound=L.Callback)
 _PACKAGE = str(Path(__file__).parent)
 
 
-def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str, Any]:
+def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train and measure one configuration; leave its folder complete.
 
     Args:
         cfg: as :func:`ls_lightning.config.settle` returns it.
         folder: the job's folder; ``result.json`` is written to it last.
         choices: the option chosen in each config group, e.g. ``{"loss": "kl"}``.
+        overrides: what was typed, for the commands of a report.
 
     Returns:
         The result, as in ``result.json``.
@@ -86,6 +89,8 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str]) -> dict[str,
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise
     result = job_result(trainer, data, cfg, folder, choices, started, elapsed.seconds)
+    if not (folder / OVERRIDES).exists():  # which a sweep writes
+        result["overrides"] = list(overrides)
     if claim is not None:
         for logger in _wandb_loggers(trainer):
             keep_job(logger, folder, result)

@@ -38,12 +38,13 @@ def _task(cfg: DictConfig) -> float | None:
         join_ranks()
         check_start(cfg)
         cfg.ckpt_path = cfg.ckpt_path or restarted_from(folder)
-        cfg = settle(cfg, overrides)
+        cfg = settle(cfg, overrides, hydra_cfg.runtime.choices)
         _refuse_variables()
 
         from ls_lightning.job import run_job
 
-        result = run_job(cfg, folder, {key: str(value) for key, value in hydra_cfg.runtime.choices.items()})
+        choices = {key: str(value) for key, value in hydra_cfg.runtime.choices.items()}
+        result = run_job(cfg, folder, choices, overrides)
     except ConfigError as error:
         _remove_if_empty(folder)
         if in_multirun():  # the other jobs of this process go on
@@ -69,7 +70,7 @@ def _show(cfg: DictConfig) -> None:
     folder = Path(hydra_cfg.runtime.output_dir)
     cfg.name = cfg.name or folder.name
     try:
-        cfg = settle(cfg, list(hydra_cfg.overrides.task))
+        cfg = settle(cfg, list(hydra_cfg.overrides.task), hydra_cfg.runtime.choices)
         smoothing = cfg.callbacks.get("label_smoothing") or {}
         by_epoch = smoothing.get("interval") == "epoch"
         print(describe(build_schedule(cfg), Path.cwd(), cfg.trainer.get("max_epochs") if by_epoch else None))

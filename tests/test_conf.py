@@ -311,6 +311,27 @@ def test_own_options_in_the_working_directory(monkeypatch, mine, override, width
     assert {path.name for path in mine.iterdir()} - {"__pycache__"} == {"conf", "my_nets.py", "job"}
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "model: {_target_: my_nets.Net, width: 3}\n",
+            "set in a file over model=mlp, whose options it would get.",
+        ),
+        ("defaults: [{override /model: null}]\nmodel: {_target_: my_nets.Net, width: 3}\n", ""),
+    ],
+    ids=["over ours", "over none"],
+)
+def test_an_own_class_gets_no_options_of_ours_from_a_file(monkeypatch, capsys, mine, text, said):
+    (mine / "conf" / "experiment" / "other.yaml").write_text(f"# @package _global_\n{text}")
+    seen = []
+    monkeypatch.setattr(job, "run_job", lambda cfg, *_: seen.append(cfg) or {"metrics": {}})
+    code = run_here(monkeypatch, mine, "--config-dir", "conf", "experiment=other", "hydra.run.dir=job")
+    assert code == (2 if said else 0)
+    assert said in capsys.readouterr().err
+    assert [cfg.model for cfg in seen] == ([] if said else [{"_target_": "my_nets.Net", "width": 3}])
+
+
 def test_help_lists_own_options(mine):
     code, out, err = run(mine, "--config-dir", "conf", "--help")
     assert (code, err) == (0, "")

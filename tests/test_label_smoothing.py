@@ -14,8 +14,9 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 import ls_lightning as ls
+from ls_lightning.functional import smoothed_cross_entropy
 from ls_lightning.loggers import CSVHistory
-from ls_lightning.losses import SmoothedCrossEntropy, SmoothedKLDiv
+from ls_lightning.losses import FunctionLoss, SmoothedCrossEntropy, SmoothedKLDiv
 from ls_lightning.schedules import Constant, Cosine, Delayed, Linear, TwoStage
 
 
@@ -289,6 +290,7 @@ def test_bad_arguments(arguments, error, message):
             "which the loss Own cannot take",
         ),
         (lambda: Net(), {"loss": nn.Identity(), "eps": 0.1}, ValueError, "no set_eps"),
+        (lambda: Net(), {"loss": lambda z, y, eps: None}, TypeError, "must return a tensor, got None from <lambda>"),
     ],
 )
 def test_a_module_that_cannot_be_smoothed(tmp_path, net, callback, error, message):
@@ -297,6 +299,17 @@ def test_a_module_that_cannot_be_smoothed(tmp_path, net, callback, error, messag
     with pytest.raises(error, match=message):
         fit(net, tmp_path, ls.LabelSmoothing(**callback))
     assert list(net.named_modules()) == modules
+
+
+def test_a_loss_class_of_ones_own_takes_what_its_function_takes(tmp_path):
+    class Mine(FunctionLoss):
+        def __init__(self, eps=0.1):
+            super().__init__(smoothed_cross_entropy, eps)
+
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    net, judge = (Net(nn.CrossEntropyLoss(weight=weight, ignore_index=2)) for _ in range(2))
+    ours = fit(net, tmp_path, ls.LabelSmoothing(Mine(0.2)))
+    torch.testing.assert_close(weights(ours), weights(fit(judge, tmp_path, ls.LabelSmoothing(eps=0.2))))
 
 
 def test_only_the_losses_of_the_kind_are_smoothed(tmp_path):

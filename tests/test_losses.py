@@ -427,7 +427,7 @@ def test_attributes_may_be_set_later(name):
 def test_function_loss():
     logits, target = batch("ce")
     weight = torch.tensor([0.5, 1.0, 2.0, 3.0])
-    loss = FunctionLoss(smoothed_cross_entropy, eps=0.2, weight=weight, reduction="sum")
+    loss = FunctionLoss(smoothed_cross_entropy, eps=0.2, weight=weight.tolist(), reduction="sum")
     assert_close(loss(logits, target), smoothed_cross_entropy(logits, target, 0.2, weight=weight, reduction="sum"))
     loss.set_eps(0.4)
     assert_close(loss(logits, target), smoothed_cross_entropy(logits, target, 0.4, weight=weight, reduction="sum"))

@@ -1,5 +1,6 @@
 """The choice of eps and the words for it, on made-up sweeps whose answer is known."""
 
+import json
 import shlex
 
 import pytest
@@ -51,6 +52,17 @@ def test_the_effect_is_that_of_the_test_data_with_bonferronis_interval(tmp_path)
     wanted = stats.ttest_rel(list(after.values()), list(before.values())).confidence_interval(1 - 0.05 / 3)
     assert (choice.stage, choice.alpha) == ("test", pytest.approx(0.05 / 3))
     assert (choice.effect.low, choice.effect.high) == pytest.approx((wanted.low, wanted.high))
+
+
+@pytest.mark.parametrize("rounding", [-1e-9, 1e-9])
+def test_a_loss_that_is_plain_at_eps_0_but_for_rounding_is_not_preferred(tmp_path, rounding):
+    for seed in range(2):
+        for loss, eps, nll in (("ce", 0, 0.5), ("mine.Loss", 0, 0.5 + rounding), ("ce", 0.1, 0.6 + 0.01 * seed)):
+            write_job(tmp_path / f"{loss}-{eps}-{seed}", eps, seed, loss=loss, val=measured(nll), test=measured(nll))
+    choice = chosen(tmp_path)
+    assert (choice.chosen.loss, choice.chosen.eps) == ("ce", 0)
+    assert (choice.asked.eps, choice.reference.eps) == (0.1, 0)
+    assert choice.effect.mean == pytest.approx(0.105)
 
 
 def test_validation_alone_chooses(tmp_path):
@@ -220,3 +232,32 @@ def test_what_is_no_criterion(wrong):
 def test_unknown_metrics(wrong, hint):
     with pytest.raises(ConfigError, match=hint):
         parse_criterion(wrong)
+
+
+def test_commands_find_the_files_that_the_sweep_found(tmp_path):
+    root = write_sweep(tmp_path, lambda eps: 0.5 + 0.001 * eps, grid=(0, 0.1), noise=0.01)
+    (root / "multirun.yaml").write_text(
+        "hydra:\n  runtime:\n    config_sources:\n"
+        "    - {path: ls_lightning.conf, schema: pkg, provider: main}\n"
+        "    - {path: /my/conf, schema: file, provider: command-line}\n"
+        "    - {path: /more, schema: file, provider: hydra.searchpath in command-line}\n"
+    )
+    (command,) = (line.strip() for line in text(chosen(root)).splitlines() if "ls_lightning.train" in line)
+    assert shlex.split(command)[3:6] == ["-m", "--config-dir=/my/conf", "hydra.searchpath=[file:///more]"]
+
+
+def test_a_temperature_at_the_end_of_its_range_is_not_praised(tmp_path):
+    root = write_sweep(tmp_path, valley, grid=(0, 0.1), noise=0.001)
+    for file in root.rglob("result.json"):
+        result = json.loads(file.read_text())
+        result["temperature"]["at_boundary"] = True
+        file.write_text(json.dumps(result))
+    assert "gives 7.0 % (T at the end of its range in 5 of 5: do not trust it)." in text(chosen(root))
+
+
+def test_the_command_of_a_job_that_no_sweep_started(tmp_path):
+    typed = ["data=npz", "data.path=mine.npz", "eps=0.1", "trainer.max_epochs=5"]
+    write_job(tmp_path / "a", 0.1, val=measured(0.5), test=measured(0.5), overrides=typed)
+    (tmp_path / "a" / "overrides.yaml").unlink()
+    (command,) = (line.strip() for line in text(chosen(tmp_path)).splitlines() if "ls_lightning.train" in line)
+    assert command.endswith("data=npz data.path=mine.npz trainer.max_epochs=5")

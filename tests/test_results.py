@@ -90,6 +90,9 @@ def test_sentences():
     assert said[0] == "On test the model is underconfident by 10.0 points (mean confidence 65.0 %, accuracy 75.0 %)."
     assert said[1] == "Dividing its logits by T = 0.5, fitted on val, takes ECE from 12.0 % to 2.0 % on test."
     assert sentences({"metrics": {}}) == []
+    assert "training diverged" in sentences({"metrics": {"test": {"acc": math.nan, "gap": math.nan}}})[0]
+    doubtful = {**RESULT["temperature"], "at_boundary": True}
+    assert "Do not use it" in sentences({**RESULT, "temperature": doubtful})[1]
     assert sentences({"metrics": {"val": {"acc": None, "gap": None}}}) == []
 
 

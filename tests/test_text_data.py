@@ -304,3 +304,16 @@ def test_without_the_extras(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: pip install 'ls-lightning\[data\]'"):
         ready(TextFileData(splits_file(tmp_path)))
     assert ready(TextFileData(splits_file(tmp_path), features="tokens")).num_tokens == 12
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (['{"text": "a", "label": 0}', '{"text": "b"'], "line 2 is no JSON"),
+        (['{"text": "a", "label": 0}', '{"text": "b"}'], "row 2 has no 'label'"),
+    ],
+)
+def test_the_line_that_is_wrong_is_named(tmp_path, lines, said):
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=said):
+        TextFileData(str(tmp_path / "mine.jsonl")).setup("fit")

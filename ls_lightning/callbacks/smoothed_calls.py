@@ -63,13 +63,17 @@ class SmoothedCalls:
                 self.watch(call)
         logits, target = call.batch()
         logits = _logit(logits) if call.input == "probs" else logits
-        answer: Tensor = self.loss(logits, target, **self._options(call))
+        answer = self.loss(logits, target, **self._options(call))
+        if not isinstance(answer, Tensor):  # None would leave the module its own loss
+            raise TypeError(
+                f"a loss must return a tensor, got {answer!r} from {_name(self.loss)}. Is a return missing?"
+            )
         return answer.squeeze(0) if logits.ndim > call.logits.ndim else answer
 
     def _options(self, call: LossCall) -> dict[str, Any]:
         """The options of the call, if the loss can take them and has none of its own."""
         options = call.options
-        if type(self.loss) is FunctionLoss:
+        if isinstance(self.loss, FunctionLoss):
             if options:
                 _check_signature(self.loss.function, options)
             return options
@@ -137,6 +141,11 @@ def _check_signature(function: Callable[..., Tensor], options: dict[str, Any]) -
             f"the module calls its loss with {', '.join(options)}, which the loss function cannot take: {error}. Let "
             "it take (logits, target, eps, **options)."
         ) from None
+
+
+def _name(loss: nn.Module) -> str:
+    named = loss.function if type(loss) is FunctionLoss else type(loss)
+    return str(getattr(named, "__name__", named))
 
 
 def _shown(value: object) -> str:

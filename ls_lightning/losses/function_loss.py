@@ -1,9 +1,10 @@
 """Any function of logits, target and eps as a loss module."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ls_lightning.eps_buffer import EpsBuffer, Values
@@ -13,9 +14,10 @@ class FunctionLoss(EpsBuffer):
     """A function of `(logits, target, eps)` as a loss module with an eps that can be scheduled.
 
     Args:
-        function: called with logits, target, eps (a 0-d tensor) and the options by name.
+        function: called with logits, target, eps (a 0-d tensor; `(1, K)` where `eps` has one per class) and the options
+            by name.
         eps: in [0, 1).
-        **options: what the function takes besides, e.g. `weight`; tensors move with the module.
+        **options: what the function takes besides, e.g. `weight`, which may be a list; tensors move with the module.
 
     Raises:
         TypeError: the function cannot take one of the options.
@@ -36,6 +38,9 @@ class FunctionLoss(EpsBuffer):
         except TypeError as error:
             wanted = ", ".join(("logits", "target", "eps", *options))
             raise TypeError(f"the loss function {name} must take ({wanted}): {error}.") from None
+        for key in ("weight", "pos_weight"):
+            if isinstance(options.get(key), Sequence):
+                options[key] = torch.tensor(list(options[key]), dtype=torch.float32)
         super().__init__(eps, **options)
         self.function = function
 

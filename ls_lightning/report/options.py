@@ -26,7 +26,7 @@ sweep.csv and figures.
   python -m ls_lightning.report compare=sweep/0,sweep/3     two or more jobs, mini-batch by mini-batch
 
 Keys
-  select=nll       what picks eps on validation: nll, accuracy, ece, brier, aurc, any other metric, or a weighted sum
+  select=nll       what picks eps on validation: nll, accuracy, ece, brier, aurc, any other of ours, or a weighted sum
                    (lower is better: accuracy counts as error rate, the gap by its size); nll_scaled is the NLL that
                    temperature scaling leaves
   out=<folder>     where the files go; usually report/ in the sweep's folder

@@ -41,7 +41,9 @@ def _scaling(plain: Group, stage: str) -> str:
     scaled = plain.estimate(f"{stage}_scaled/ece")
     if scaled is None:
         return ""
-    return f"; temperature scaling alone gives {100 * scaled.mean:.1f} %"
+    at_bound = sum(bool((job.result.get("temperature") or {}).get("at_boundary")) for job in plain.jobs)
+    doubt = f" (T at the end of its range in {at_bound} of {len(plain.jobs)}: do not trust it)" if at_bound else ""
+    return f"; temperature scaling alone gives {100 * scaled.mean:.1f} %{doubt}"
 
 
 def _over(found: Estimate | None, group: Group) -> str:

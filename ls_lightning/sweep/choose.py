@@ -13,6 +13,7 @@ from ls_lightning.sweep.groups import Group, baseline_of
 from ls_lightning.sweep.student import seeds_needed
 
 ALPHA = 0.05
+_ROUNDING = 1e-6  # relative; a loss of one's own at eps 0 is mostly cross-entropy, added up in another order
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Candidate:
 
     @property
     def as_good_as_best(self) -> bool:
-        """Whether the excess is at most one standard error of itself; without a spread only the best is."""
-        return self.excess.mean <= (0.0 if math.isnan(self.excess.se) else self.excess.se)
+        """Whether the excess is at most one standard error of itself, or a rounding error."""
+        error = 0.0 if math.isnan(self.excess.se) else self.excess.se
+        return self.excess.mean <= max(error, _ROUNDING * abs(self.cost.mean))
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Choice:
         criterion: that was minimised on validation.
         candidates: all that have it, by eps.
         best: the lowest mean on validation.
-        chosen: the smallest eps (below 0: nearest to 0) that the one-standard-error rule cannot tell from the best.
+        chosen: the smallest eps (below 0: nearest to 0) that the one-standard-error rule cannot tell from the best;
+            of several with eps 0 plain training.
         baseline: plain training; None if it was not run.
         asked: the group whose difference to ``reference`` was tested: the chosen one, or the best of those that
             smooth if plain training was chosen.
@@ -131,7 +134,7 @@ def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
         for group, found in sorted(able, key=lambda item: item[0].eps)
     )
     fitting = [one for one in candidates if one.as_good_as_best]
-    chosen = min(fitting, key=lambda one: (abs(one.group.eps), one.cost.mean)).group
+    chosen = min(fitting, key=lambda one: (abs(one.group.eps), one.group.smooths, one.cost.mean)).group
     baseline = baseline_of(best, groups)
     asked, reference = _contrast(candidates, chosen, baseline)
     stage = "test" if any(_costs(group, criterion, "test") for group, _ in able) else "val"
@@ -149,7 +152,12 @@ def _contrast(candidates: Sequence[Candidate], chosen: Group, baseline: Group | 
         return chosen, min(others, key=lambda group: group.eps, default=None)
     if chosen.smooths:
         return chosen, reference
-    smoothing = [one for one in candidates if one.group.smooths]
+    plain = next(one.cost.mean for one in candidates if one.group is chosen)
+    smoothing = [
+        one
+        for one in candidates
+        if one.group.smooths and not (one.group.eps == 0 and math.isclose(one.cost.mean, plain, rel_tol=_ROUNDING))
+    ]
     if not smoothing:
         return chosen, None
     return min(smoothing, key=lambda one: one.cost.mean).group, chosen

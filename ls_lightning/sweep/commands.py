@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from ls_lightning.sweep.choose import Choice
 from ls_lightning.sweep.groups import Group
+from ls_lightning.sweep.jobs import Job
+from ls_lightning.sweep.settings import read_yaml
 
 _OWN = re.compile(r"[+~]*(eps|seed|name|ckpt_path|(loss|schedule)\.(eps|start|end))=|hydra\.")
+
+_CONFIG_DIR = "command-line"
 
 
 def widen_command(choice: Choice) -> str | None:
@@ -61,7 +66,19 @@ def sweep_command(like: Group, eps: Sequence[float], seeds: Sequence[int]) -> st
     if "." not in job.loss and not any(word.startswith("loss=") for word in kept):
         kept.insert(0, f"loss={job.loss}")
     words = [f"eps={','.join(f'{value:.4g}' for value in eps)}", f"seed={_seeds(list(seeds))}", *kept]
-    return shlex.join(["python", "-m", "ls_lightning.train", "-m", *words])
+    return shlex.join(["python", "-m", "ls_lightning.train", "-m", *_own_files(job), *words])
+
+
+def _own_files(job: Job) -> list[str]:
+    """What let the sweep of a job find configuration files of the user's own."""
+    stored: Any = read_yaml(job.folder.parent / "multirun.yaml")
+    try:
+        sources = stored["hydra"]["runtime"]["config_sources"]
+        found = {source["provider"]: source["path"] for source in sources if source["schema"] == "file"}
+    except (TypeError, KeyError):
+        return []
+    words = [f"--config-dir={found[_CONFIG_DIR]}"] if _CONFIG_DIR in found else []
+    return words + [f"hydra.searchpath=[file://{path}]" for name, path in found.items() if "searchpath" in name]
 
 
 def _seeds(seeds: list[int]) -> str:

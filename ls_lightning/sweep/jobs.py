@@ -81,8 +81,8 @@ class Job:
 
     @cached_property
     def overrides(self) -> list[str]:
-        """What makes it this job, as typed; empty if it was not started by a sweep."""
-        stored = read_yaml(self.folder / OVERRIDES)
+        """What makes it this job, as typed; empty if that is not known."""
+        stored = read_yaml(self.folder / OVERRIDES) or self.result
         typed = stored.get("overrides") if isinstance(stored, dict) else None
         return [str(override) for override in typed] if isinstance(typed, list) else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.table import Table
@@ -86,6 +87,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
     plain = metrics.get(split) or {}
     if plain.get("gap") is None:
         return []
+    if math.isnan(plain["gap"]):
+        return [f"On {split} the logits are not finite: training diverged, or its input is not finite."]
     said = [f"On {split} the model is {direction(plain)}."]
     best = (result.get("bayes") or {}).get(split)
     if best:
@@ -95,6 +98,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
     scaled = (fit.get("metrics") or {}).get(split) or {}
     if scaled.get("ece") is None or plain.get("ece") is None:
         return said
+    if fit.get("at_boundary"):
+        return [*said, f"No temperature fits val: T = {fit['T']:.3g} is the end of its range. Do not use it."]
     return [
         *said,
         f"Dividing its logits by T = {fit['T']:.3g}, fitted on val, takes ECE from {plain['ece']:.1%} to "

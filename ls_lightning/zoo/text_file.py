@@ -86,7 +86,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
         if file.suffix in (".csv", ".tsv"):
             return {_WHOLE: _read_csv(content, "," if file.suffix == ".csv" else "\t")}
         if file.suffix == ".jsonl":
-            return {_WHOLE: [json.loads(line) for line in content.split("\n") if line.strip()]}
+            return {_WHOLE: _read_lines(content)}
         found = json.loads(content)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be UTF-8, but byte {error.start} is not. Save it again as UTF-8.") from None
@@ -97,6 +97,16 @@ def _read(file: Path) -> dict[str, list[Any]]:
     if strange is not None:
         raise ValueError(f"{file} must hold lists of rows, got {_short(splits[strange])}. {CONTENT}")
     return splits
+
+
+def _read_lines(content: str) -> list[Any]:
+    rows = []
+    for number, line in enumerate(content.split("\n"), 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"line {number} is no JSON ({str(error).partition(': line')[0]})") from None
+    return rows
 
 
 def _read_csv(content: str, delimiter: str) -> list[dict[str, str]]:

@@ -73,6 +73,8 @@ class TextTable:
 
     def _found(self, row: int, value: Any, column: str) -> None:
         if value is MISSING:
+            if column in self.columns:
+                raise ValueError(f"{self.where}, row {row} has no {column!r}. Fill it in, or remove the row.")
             option = "text" if column == self.names[0] else "label"
             raise ValueError(
                 f"{self.where}, row {row} must have a column {column!r}, it has {', '.join(self.columns) or 'none'}. "
