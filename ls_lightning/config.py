@@ -366,15 +366,17 @@ def _check_extras(cfg: DictConfig) -> None:
 
 
 def _known_keys() -> list[str]:
-    groups = [name for name, kind in JobSchema.__annotations__.items()]
-    return [
-        *groups,
-        "trainer.max_epochs",
-        "experiment",
-        "data.label_noise",
-        "data.batch_size",
-        "optimizer.lr",
-    ]
+    """Those of all options of all groups."""
+    groups = list(JobSchema.__annotations__)
+    options = {
+        f"{group}.{key}"
+        for group in groups
+        if (folder := files("ls_lightning.conf") / group).is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+        for key in re.findall(r"^([a-z]\w*):", file.read_text(encoding="utf-8"), re.M)
+    }
+    return [*groups, "experiment", *sorted(options)]
 
 
 def _did_you_mean(word: str, options: Sequence[str]) -> str:

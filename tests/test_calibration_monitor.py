@@ -183,6 +183,9 @@ def test_errors(tmp_path):
         assert monitor.results["val"]["n"] == 48
     with pytest.raises(ValueError, match="num_bins"):
         ls.CalibrationMonitor(num_bins=0)
+    for metrics in ("full", ls.metrics.CalibrationError, ls.metrics.default_metrics(task="multiclass", num_classes=2)):
+        with pytest.raises(TypeError, match="metrics must be a function of"):
+            ls.CalibrationMonitor(metrics=metrics)
 
 
 def test_own_set_of_metrics(tmp_path):

@@ -261,6 +261,7 @@ def test_usual_eps_and_schedule_names():
         ({"schedule": 3}, TypeError, "schedule must be a name or a schedule"),
         ({"eps": 0.2, "schedule": Linear(0.1)}, ValueError, "give eps or a schedule"),
         ({"total_steps": 0}, ValueError, "total_steps must be"),
+        ({"loss": SmoothedKLDiv}, TypeError, "got the class SmoothedKLDiv: pass SmoothedKLDiv"),
     ],
 )
 def test_bad_arguments(arguments, error, message):

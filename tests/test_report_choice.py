@@ -261,3 +261,9 @@ def test_the_command_of_a_job_that_no_sweep_started(tmp_path):
     (tmp_path / "a" / "overrides.yaml").unlink()
     (command,) = (line.strip() for line in text(chosen(tmp_path)).splitlines() if "ls_lightning.train" in line)
     assert command.endswith("data=npz data.path=mine.npz trainer.max_epochs=5")
+
+
+def test_two_seeds_say_little(tmp_path):
+    said = text(chosen(write_sweep(tmp_path, lambda eps: 0.5 + 0.001 * eps, grid=(0, 0.1), seeds=range(2), noise=0.01)))
+    assert "Two seeds say little about the spread. Train at least 3 more:\npython" in said
+    assert "'seed=range(2,5)'" in said

@@ -317,3 +317,10 @@ def test_the_line_that_is_wrong_is_named(tmp_path, lines, said):
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=said):
         TextFileData(str(tmp_path / "mine.jsonl")).setup("fit")
+
+
+def test_a_column_split_that_is_not_read_is_named(tmp_path):
+    rows = [f"word{k},{k % 2},train" for k in range(30)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label,split", *rows]))
+    with pytest.warns(UserWarning, match="Use data.split=split"):
+        ready(TextFileData(str(tmp_path / "mine.csv")))

@@ -84,6 +84,7 @@ MISTAKES = [
     ("trainer=typo", "trainer must be one of auto, cpu"),
     ("trainer.max_epochs=0", "trainer.max_epochs must be"),
     ("trainer.max_epchs=3", "Did you mean trainer.max_epochs?"),
+    ("data.pth=mine.npz", "Did you mean data.path?"),
     ("+trainer.typo=3", "typo"),
     ("trainer=gpu", "Use trainer=cpu"),
     ("trainer=cpu trainer.devices=99", "trainer.devices must be at most what this machine has"),

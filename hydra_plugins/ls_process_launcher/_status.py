@@ -148,9 +148,12 @@ def failures(jobs: Sequence[Job], lines: dict[int, list[str]]) -> str:
         return ""
     width = max(len(job.description) for job in failed)
     text = [f"\n{len(failed)} of {len(jobs)} jobs failed:"]
+    said: dict[tuple[str, ...], int] = {}
     for job in failed:
         text.append(f"  {job.num:>3}  {job.description:<{width}}  {job.error}  {_near(job.folder)}/job.log")
-        text += [f"         {line[:200]}" for line in lines.get(job.num, [])]
+        last = tuple(lines.get(job.num, []))
+        first = said.setdefault(last, job.num)
+        text += [f"         {line[:200]}" for line in (last if first == job.num else (f"as {first}",))]
     return "\n".join(text)
 
 

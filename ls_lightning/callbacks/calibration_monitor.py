@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+from torch import nn
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
@@ -71,9 +72,16 @@ class CalibrationMonitor(L.Callback):
 
     def build(self, **kwargs: Any) -> MetricCollection:
         """A new collection of what is measured."""
-        if self.metrics is not None:
-            return self.metrics(**kwargs)
-        return default_metrics(num_bins=self.num_bins, **kwargs)
+        if self.metrics is None:
+            return default_metrics(num_bins=self.num_bins, **kwargs)
+        fits = callable(self.metrics) and not isinstance(self.metrics, nn.Module)
+        found: object = self.metrics(**kwargs) if fits else None
+        if not isinstance(found, MetricCollection):
+            given = getattr(self.metrics, "__name__", repr(self.metrics))
+            raise TypeError(
+                f"metrics must be a function of task=, num_classes=, ... that returns a MetricCollection, got {given}."
+            )
+        return found
 
     @property
     def reliability(self) -> dict[str, ReliabilityBins]:

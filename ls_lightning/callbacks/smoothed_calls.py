@@ -124,6 +124,8 @@ def _kind_of(loss: Loss) -> Kind | None:
 def _as_module(loss: Loss, eps: float) -> nn.Module:
     if isinstance(loss, str):
         return build_loss(loss, eps=eps)
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be an instance, got the class {loss.__name__}: pass {loss.__name__}(...).")
     return loss if isinstance(loss, nn.Module) else FunctionLoss(loss, eps=eps)
 
 

@@ -138,6 +138,8 @@ def _verdict(choice: Choice) -> str:
 
 def _seeds_lacking(choice: Choice) -> str:
     more = choice.more_seeds
+    if choice.effect is not None and choice.effect.n == 2:
+        return f"Two seeds say little about the spread. Train at least 3 more:\n{seeds_command(choice, 3)}"
     if more is None:
         return f"A difference this small would need more than {MOST_SEEDS} seeds to be found: take the smaller eps."
     return (

@@ -41,7 +41,9 @@ def read_splits(path: Path, multilabel: bool) -> dict[str, tuple[Tensor, Tensor]
     names = ["train", "test"] + ["val"] * ("x_val" in arrays or "y_val" in arrays)
     missing = [key for name in names for key in (f"x_{name}", f"y_{name}") if key not in arrays]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'none'}. {CONTENT}")
+        with np.load(path) as archive:
+            there = ", ".join(archive.files) or "none"
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {there}. {CONTENT}")
     labels = _multilabels if multilabel else _class_labels
     splits = {}
     for name in names:

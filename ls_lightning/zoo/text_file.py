@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 from .text_table import MISSING, TextTable
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
@@ -59,6 +61,8 @@ def _rows_by_split(path: Path, split: str | None) -> Iterator[tuple[str, list[An
         return
     rows = _read(path)
     if split is None:
+        if any(isinstance(row, dict) and "split" in row for row in rows.get(_WHOLE, [])):
+            rank_zero_warn(f"{path} has a column 'split', which is not read. Use data.split=split to split by it.")
         yield from rows.items()
         return
     by_split = defaultdict(list)
