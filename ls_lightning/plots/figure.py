@@ -77,7 +77,8 @@ def column(values: Column) -> NDArray[np.float64]:
 
 def head(axes: Axes, finding: str, details: str) -> None:
     """Write above the axes what there is to see, and below it in small the numbers."""
-    axes.set_title(f"{finding}\n", loc="left", fontsize=12, fontweight="bold", color=INK, pad=5)
+    size = min(12, 540 / max(len(finding), 1))  # to fit half the width of a page
+    axes.set_title(f"{finding}\n", loc="left", fontsize=size, fontweight="bold", color=INK, pad=5)
     axes.text(0, 1, details, transform=axes.transAxes, fontsize=8.5, color=FAINT, va="bottom", ha="left").set_y(1.015)
 
 
