@@ -89,7 +89,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str], overrides: S
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise
     result = job_result(trainer, data, cfg, folder, choices, started, elapsed.seconds)
-    if not (folder / OVERRIDES).exists():  # which a sweep writes
+    if overrides and not (folder / OVERRIDES).exists():  # which a sweep writes
         result["overrides"] = list(overrides)
     if claim is not None:
         for logger in _wandb_loggers(trainer):
