@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli import QUICK, result, run, run_here
+from cli import QUICK, result, run
 from test_wandb import runs, work  # noqa: F401  a fixture
 from wandb.sdk.launch.sweeps import utils
 
@@ -114,6 +114,7 @@ def test_the_jobs_of_a_multirun_in_one_process_are_a_group(work, options, group)
 
 
 @pytest.mark.slow
-def test_a_job_by_itself_has_no_group(monkeypatch, work):  # noqa: F811
-    assert run_here(monkeypatch, work, "eps=0", *TINY, "hydra.run.dir=job") == 0
+def test_a_job_by_itself_has_no_group(work):  # noqa: F811
+    code, out, err = run(work, "eps=0", *TINY, "hydra.run.dir=job")
+    assert code == 0, out + err
     assert [logged.run.run_group for logged in runs(work / "job")] == [""]
