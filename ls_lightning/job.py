@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ls_lightning.assemble import build_data, build_model, build_trainer
 from ls_lightning.callbacks.agreement import RanksAgree
+from ls_lightning.callbacks.beside import first_of
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.confidence_levels import confidence_levels
 from ls_lightning.callbacks.elapsed import Elapsed
@@ -38,8 +39,6 @@ from ls_lightning.sweep.folder import Claim, check_folder, checkpoint_of, decisi
 from ls_lightning.sweep.provenance import git_revision, versions
 from ls_lightning.sweep.results import write_result
 from ls_lightning.wandb_logger import keep_job
-
-T = TypeVar("T", bound=L.Callback)
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -192,13 +191,13 @@ def _measure(trainer: L.Trainer, model: L.LightningModule, data: L.LightningData
 
 def _found(trainer: L.Trainer) -> dict[str, Any]:
     """Validation and test metrics as CalibrationMonitor saw them."""
-    monitor, scaling = _callback(trainer, CalibrationMonitor), _callback(trainer, TemperatureScaling)
+    monitor, scaling = first_of(trainer, CalibrationMonitor), first_of(trainer, TemperatureScaling)
     plain = {} if monitor is None else monitor.measured
     found = _measured(plain)
     if scaling is not None:
         temperature = scaling.summary()
         found["temperature"] = temperature and {**temperature, **_measured(scaling.measured)}
-    unknown = _callback(trainer, OutOfScope)
+    unknown = first_of(trainer, OutOfScope)
     for stage, values in ({} if unknown is None else unknown.results).items():
         home = found["temperature"] if "_scaled" in stage else found
         home["metrics"].setdefault(stage.replace("_scaled", ""), {}).update(values)
@@ -218,7 +217,7 @@ def _measured(found: dict[str, Measured]) -> dict[str, Any]:
 
 def _bayes(trainer: L.Trainer, data: Any) -> dict[str, Any]:
     """What the true probabilities score on test, where generated data know them."""
-    monitor = _callback(trainer, CalibrationMonitor)
+    monitor = first_of(trainer, CalibrationMonitor)
     if monitor is None or "test" not in monitor.measured or not hasattr(data, "log_posterior"):
         return {}
     metrics = monitor.build(task=data.task, num_classes=data.num_classes, ignore_index=data.ignore_index)
@@ -231,7 +230,7 @@ def _lists(columns: ReliabilityBins | RiskCoverage) -> dict[str, list[float]]:
 
 
 def _smoothing(trainer: L.Trainer, cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
-    callback = _callback(trainer, LabelSmoothing)
+    callback = first_of(trainer, LabelSmoothing)
     if callback is None:
         return {"eps": 0.0, "loss": "none", "schedule": None}
     found = {"eps": cfg.eps, "loss": _chosen("loss", cfg, choices), "schedule": name_of(callback.schedule)}
@@ -245,11 +244,6 @@ def _chosen(group: str, cfg: DictConfig, choices: dict[str, str]) -> str:
     """The option of a config group, or the user's own class."""
     target = str(cfg[group]._target_)
     return choices.get(group, target) if target.startswith("ls_lightning.") else target
-
-
-def _callback(trainer: L.Trainer, kind: type[T]) -> T | None:
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
 def _wandb_loggers(trainer: L.Trainer) -> list[WandbLogger]:

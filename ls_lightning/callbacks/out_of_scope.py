@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 from torch.utils.data import DistributedSampler
 from typing_extensions import override
 
+from ls_lightning.callbacks.beside import first_of
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.quiet_pass import quiet_pass
 from ls_lightning.callbacks.scaled_logits import ScaledLogits
@@ -18,8 +19,6 @@ from ls_lightning.callbacks.step_outputs import Outputs, Read, StepOutputs
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling, scaled_outputs
 from ls_lightning.callbacks.unknown_scores import UnknownScores
 from ls_lightning.tap import Select
-
-T = TypeVar("T", bound=L.Callback)
 
 
 class OutOfScope(L.Callback):
@@ -81,10 +80,10 @@ class OutOfScope(L.Callback):
         self._unknown = self._find(trainer)
         if self._unknown is None:
             return
-        monitor = _first(trainer, CalibrationMonitor)
+        monitor = first_of(trainer, CalibrationMonitor)
         self._known = self._own if monitor is None or self._takes_own else monitor.step_outputs
         self._known.open(trainer, pl_module, "test")
-        scaling = _first(trainer, TemperatureScaling)
+        scaling = first_of(trainer, TemperatureScaling)
         temperature = None if scaling is None else scaling.temperature
         self._scaler = None if temperature is None else ScaledLogits(temperature).to(pl_module.device)
         self._scores = {"test": UnknownScores()}
@@ -157,8 +156,3 @@ class OutOfScope(L.Callback):
         self._own.forget()
         self._unknown = self._scaler = None
         self._scores = {}
-
-
-def _first(trainer: L.Trainer, kind: type[T]) -> T | None:
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)

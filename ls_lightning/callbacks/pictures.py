@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
+from ls_lightning.callbacks.beside import first_of
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.confidence_levels import confidence_levels
 from ls_lightning.callbacks.image_loggers import log_figure
@@ -26,8 +27,6 @@ from ls_lightning.plots import class_gap, reliability_diagram, risk_coverage_cur
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-T = TypeVar("T", bound=L.Callback)
 
 
 class Pictures(L.Callback):
@@ -110,7 +109,7 @@ class Pictures(L.Callback):
             self._draw(trainer, pl_module, "test")
 
     def _open(self, trainer: L.Trainer, pl_module: L.LightningModule, wanted: bool) -> None:
-        monitor = _callback(trainer, CalibrationMonitor)
+        monitor = first_of(trainer, CalibrationMonitor)
         self._outputs = None
         if monitor is None or not wanted or find_spec("matplotlib") is None:
             return
@@ -124,7 +123,7 @@ class Pictures(L.Callback):
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         (classwise,) = self._classwise.measure(trainer, pl_module.device)
-        monitor, scaling = _callback(trainer, CalibrationMonitor), _callback(trainer, TemperatureScaling)
+        monitor, scaling = first_of(trainer, CalibrationMonitor), first_of(trainer, TemperatureScaling)
         found = {} if monitor is None else {"plain": monitor.measured}
         if scaling is not None and scaling.temperature is not None:
             found[f"T = {scaling.temperature:.3g}"] = scaling.measured
@@ -167,8 +166,3 @@ def _class_gap(found: Measured, stage: str) -> Figure | None:
         return None
     classes = read_classwise(sums)
     return class_gap(classes.counts, classes.confidence, classes.frequency, title=stage)
-
-
-def _callback(trainer: L.Trainer, kind: type[T]) -> T | None:
-    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from typing_extensions import override
 
+from ls_lightning.callbacks.beside import first_of
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.scaled_logits import ScaledLogits
 from ls_lightning.callbacks.stage_metrics import Build, Measured, StageMetrics, by_loader, log_values
@@ -250,8 +251,7 @@ class TemperatureScaling(L.Callback):
         self._fit.input = state_dict.get("input", "logits")
 
     def _open(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
-        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        monitor = next((callback for callback in callbacks if isinstance(callback, CalibrationMonitor)), None)
+        monitor = first_of(trainer, CalibrationMonitor)
         self._outputs = self._own if monitor is None or self._takes_own else monitor.step_outputs
         self._outputs.open(trainer, pl_module, stage)
         build = self.metrics or (default_metrics if monitor is None else monitor.build)
