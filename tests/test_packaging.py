@@ -47,6 +47,7 @@ def package_files() -> set[str]:
     code = {path.relative_to(ROOT).as_posix() for name in packages for path in (ROOT / name).rglob("*.py")}
     conf = {path for path in (ROOT / "conf").rglob("*") if path.suffix in {".py", ".yaml"}}
     code |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "ls_lightning" / "report" / "page").iterdir()}
+    code |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "ls_lightning").rglob("*.[ch]")}
     return code | {"ls_lightning/py.typed"} | {f"ls_lightning/{path.relative_to(ROOT).as_posix()}" for path in conf}
 
 
