@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.fused_layout import Layout, arrange, arrange_rows
-from ls_lightning.functional.fused_rows import SmoothedTarget, smoothed_rows
+from ls_lightning.functional.fused_rows import SmoothedTarget, may_read, smoothed_rows
 from ls_lightning.functional.options import Reduction, compute_dtype
 from ls_lightning.functional.reduction import RowWeights
 
@@ -46,11 +46,6 @@ def clear_gradient(clear: Callable[[Tensor], Tensor], logits: Tensor, upstream: 
     with torch.enable_grad():
         variable = logits if create_graph else logits.detach().requires_grad_()
         return torch.autograd.grad(clear(variable), variable, upstream, create_graph=create_graph)[0]
-
-
-def may_read(values: Tensor) -> bool:
-    """Whether a look at values makes nobody wait for a device, and no tracer takes what is seen for a constant."""
-    return values.device.type == "cpu" and torch._C._len_torch_dispatch_stack() == 0
 
 
 class _Fused(torch.autograd.Function):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.fused_layout import Piece, is_one_piece, pieces
+from ls_lightning.functional.native.loss import NO_INDEX, can_read, run_loop
 
 Number = float | Tensor
 """A float, a 0-d tensor, or one number a row, `(outer, 1, inner)`."""
@@ -86,6 +87,8 @@ def smoothed_rows(
     Returns:
         A 0-d tensor, or `(outer, 1, inner)`, not scaled.
     """
+    if target.prior is None and target.weight is None and may_read(logits) and can_read(logits):
+        return _by_the_loop(logits, target, scale, gradient, add)
     if is_one_piece(logits.shape, dtype):
         place = gradient if _is_direct(logits, dtype) else None
         found = _piece(logits, target, dtype, careful, scale, gradient, place)
@@ -104,6 +107,19 @@ def smoothed_rows(
         else:
             piece.of(losses).copy_(found)
     return torch.stack(each).sum() if losses is None else losses
+
+
+def may_read(values: Tensor) -> bool:
+    """Whether a look at values makes nobody wait for a device, and no tracer takes what is seen for a constant."""
+    return values.device.type == "cpu" and torch._C._len_torch_dispatch_stack() == 0
+
+
+def _by_the_loop(logits: Tensor, target: SmoothedTarget, scale: Number, gradient: Tensor | None, add: bool) -> Tensor:
+    found = logits.new_empty(() if add else target.label.shape, dtype=torch.float32)
+    losses, total = (None, found) if add else (found, None)
+    rows = (target.label, target.valid, NO_INDEX, target.eps, scale, target.others, target.divergence)
+    run_loop(logits, gradient, *rows, False, losses, total)
+    return found
 
 
 def _piece(

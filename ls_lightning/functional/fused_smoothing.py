@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ls_lightning.functional.class_loss import Terms, check_shapes, class_loss
-from ls_lightning.functional.fused_ce import Problem, fused_loss, may_read
+from ls_lightning.functional.fused_ce import Problem, fused_loss
 from ls_lightning.functional.fused_layout import Layout, arrange_rows, layout_of
-from ls_lightning.functional.fused_rows import SmoothedTarget
+from ls_lightning.functional.fused_rows import SmoothedTarget, may_read
 from ls_lightning.functional.fused_tiny import is_tiny, tiny_loss
 from ls_lightning.functional.fused_vmap import IGNORED, can_be_stacked, stacked_losses
 from ls_lightning.functional.options import Input, Reduction, Spread, WeightMode, check_options, compute_dtype

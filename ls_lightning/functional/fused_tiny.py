@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ls_lightning.functional.fused_ce import clear_gradient, may_read
+from ls_lightning.functional.fused_ce import clear_gradient
 from ls_lightning.functional.fused_layout import FEW
-from ls_lightning.functional.fused_rows import information
+from ls_lightning.functional.fused_rows import information, may_read
 from ls_lightning.functional.options import compute_dtype
 
 Clear = Callable[[Tensor], Tensor]

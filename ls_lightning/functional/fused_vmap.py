@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
-from ls_lightning.functional.fused_ce import may_read
 from ls_lightning.functional.fused_layout import arrange, arrange_rows, layout_of
-from ls_lightning.functional.fused_rows import SmoothedTarget, smoothed_rows
+from ls_lightning.functional.fused_rows import SmoothedTarget, may_read, smoothed_rows
 from ls_lightning.functional.options import compute_dtype
 from ls_lightning.functional.targets import Target, explain_index_error
 

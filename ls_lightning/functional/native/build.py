@@ -45,7 +45,7 @@ def _library(name: str) -> Path:
     folder = Path(__file__).parent
     compiler = shlex.split(os.environ.get("CC") or "cc")
     command = [*compiler, *_OPTIONS, *_LEVELS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    sources = [path.read_bytes() for path in sorted(folder.glob("*.[ch]"))]
+    sources = [path.read_bytes() for path in (folder / f"{name}.c", *sorted(folder.glob("*.h")))]
     said = "\0".join([*command, platform.system(), platform.machine()]).encode()
     kept = _kept() / f"{name}-{hashlib.sha256(b''.join([said, *sources])).hexdigest()[:16]}.so"
     if not kept.exists():

@@ -1,0 +1,139 @@
+/* Sixteen numbers at a time, by vectors of the compiler's: their number is fixed, so no result depends on where a row
+ * lies in memory or on what lies beside it. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t shorts __attribute__((vector_size(2 * LANES)));
+
+enum dtype { FLOAT32, BFLOAT16, FLOAT16 };
+
+INLINE floats all(float value) { return value - (floats){0}; }
+
+INLINE floats pick(ints where, floats yes, floats no) {
+    return (floats)(((ints)yes & where) | ((ints)no & ~where));
+}
+
+INLINE floats keep(ints where, floats values) { return (floats)((ints)values & where); }
+
+INLINE int any(ints where) {
+    int found = 0;
+    for (int lane = 0; lane < LANES; lane++) found |= where[lane];
+    return found;
+}
+
+/* Of two, the larger; the second where the first is NaN. */
+INLINE floats larger(floats a, floats b) { return pick(a > b, a, b); }
+
+INLINE float largest(floats values) {
+    float top = values[0];
+    for (int lane = 1; lane < LANES; lane++) top = values[lane] > top ? values[lane] : top;
+    return top;
+}
+
+INLINE double total(floats values) {
+    double sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += values[lane];
+    return sum;
+}
+
+/* e^x for x <= 0 to 1 ulp, 0 where that is below the normal numbers; NaN stays NaN.
+ * Source: Cephes, expf.c, whose polynomial this is. */
+INLINE floats exponential(floats x) {
+    const float shift = 12582912.0f; /* added to a number, leaves its nearest integer in the last bits */
+    floats t = x * 1.44269504088896341f + shift;
+    floats n = t - shift;
+    floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    floats p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    floats power = (floats)(((bits)t << 23) + 0x3f800000u);
+    return keep(~(x < -87.336544f), p * power);
+}
+
+/* log x for x >= 0 to 1 ulp, of 0 some finite number; NaN for NaN, inf and x < 0.
+ * Source: Cephes, logf.c, whose polynomial this is. */
+INLINE floats logarithm(floats x) {
+    const float half_root = 0.707106781186547524f;
+    bits raw = (bits)x;
+    floats e = __builtin_convertvector((ints)(raw >> 23) - 126, floats);
+    floats m = (floats)((raw & 0x007fffffu) | 0x3f000000u);
+    ints low = m < half_root;
+    e = e - keep(low, all(1));
+    m = m + keep(low, m) - 1.0f;
+    floats square = m * m, p = all(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    p = p * m * square + e * -2.12194440e-4f - 0.5f * square;
+    return pick(x < 0, all(NAN), m + p + e * 0.693359375f + (x - x));
+}
+
+/* Narrow numbers to float32 and back: to the nearest, of two as near to the even one. `dtype` is a constant wherever
+ * these are used. */
+
+INLINE floats widen(shorts narrow, enum dtype dtype) {
+    bits raw = __builtin_convertvector(narrow, bits);
+    if (dtype == BFLOAT16) return (floats)(raw << 16);
+    bits size = raw & 0x7fffu, high = (bits)(size >= 0x7c00u) & 0x7f800000u; /* inf and NaN */
+    return (floats)((bits)((floats)(size << 13) * 0x1p112f) | high | ((raw & 0x8000u) << 16));
+}
+
+INLINE shorts narrow(floats values, enum dtype dtype) {
+    bits raw = (bits)values, sign = raw & 0x80000000u, size = raw ^ sign, found;
+    ints nan = values != values;
+    if (dtype == BFLOAT16) {
+        found = (size + 0x7fffu + (size >> 16 & 1u)) >> 16;
+    } else {
+        bits usual = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
+        bits small = (bits)((floats)size + 0.5f) - 0x3f000000u;
+        bits is_small = (bits)(size < 0x38800000u), is_large = (bits)(size >= 0x47800000u);
+        found = (small & is_small) | (usual & ~is_small);
+        found = (0x7c00u & is_large) | (found & ~is_large);
+    }
+    found = ((0x7e00u | (dtype == BFLOAT16 ? 0x7fc0u : 0u)) & (bits)nan) | (found & ~(bits)nan);
+    return __builtin_convertvector(found | (sign >> 16), shorts);
+}
+
+INLINE int64_t width(enum dtype dtype) { return dtype == FLOAT32 ? 4 : 2; }
+
+/* Read up to 16 numbers; in the place of more stands `fill`. */
+INLINE floats read_lanes(const void *from, int64_t count, floats fill, enum dtype dtype) {
+    if (dtype == FLOAT32) {
+        floats values = fill;
+        if (count >= LANES) memcpy(&values, from, sizeof values);
+        else memcpy(&values, from, count * sizeof(float));
+        return values;
+    }
+    shorts raw = narrow(fill, dtype);
+    if (count >= LANES) memcpy(&raw, from, sizeof raw);
+    else memcpy(&raw, from, count * sizeof raw[0]);
+    return widen(raw, dtype);
+}
+
+/* Write up to 16 numbers. */
+INLINE void write_lanes(void *to, int64_t count, floats values, enum dtype dtype) {
+    if (dtype == FLOAT32) {
+        if (count >= LANES) memcpy(to, &values, sizeof values);
+        else memcpy(to, &values, count * sizeof(float));
+        return;
+    }
+    shorts raw = narrow(values, dtype);
+    if (count >= LANES) memcpy(to, &raw, sizeof raw);
+    else memcpy(to, &raw, count * sizeof raw[0]);
+}

@@ -1,0 +1,308 @@
+/* The smoothed cross-entropy of rows of logits, and its gradient: what ls_lightning/functional/fused_rows.py does, with
+ * the logits read from memory once and the gradient written once. Every row is computed in float32 by itself, in an
+ * order that only the number of classes and the layout decide. */
+#include "lanes.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+enum { LONG = 64, WIDEST = 256, TILE = 6144, MANY = 2048 };
+/* Classes from which a row is worked on by itself; rows worked on side by side, at most, and numbers in them; classes
+ * after which sums go on in another number. */
+
+typedef struct {
+    int64_t outer, classes, inner; /* rows are `outer * inner` */
+} shape;
+
+typedef struct {
+    int64_t outer, class, inner; /* steps in numbers */
+} steps;
+
+typedef struct {
+    const void *logits;
+    void *gradient; /* NULL: not wanted; may be the logits */
+    float *losses;  /* of each row, NULL: not wanted */
+    shape size;
+    steps from, to;
+    const int64_t *label;
+    const uint8_t *valid;     /* NULL: all are, but for the label `ignored` */
+    const float *eps, *scale; /* of each row, NULL: one for all */
+    int64_t ignored;
+    float one_eps, one_scale;
+    int others, divergence, dtype;
+    int64_t tile, tiles, units, next; /* rows of a unit of work, units in an outer step, all units, the next to do */
+    double *sums;                     /* of the scaled losses of each unit */
+} job;
+
+/* Sixteen rows: what is known of each after its logits were read. */
+typedef struct {
+    floats sum, spread, left, own, own_left, eps, scale;
+    ints live;
+} rows;
+
+/* The gradient of a row is factor * exp - each, and less true at the label. */
+typedef struct {
+    floats loss, factor, each, true;
+} slopes;
+
+INLINE floats information(floats mass) { return mass * -logarithm(mass); }
+
+INLINE slopes finish(const job *j, const rows *r) {
+    floats own_left = r->own_left, left = j->others ? r->left - own_left : r->left;
+    ints open = left > 0; /* with no class left to take it, the mass stays */
+    floats each = keep(open, r->eps) / pick(open, left, all(1));
+    floats true = 1 - keep(open, r->eps) - (j->others ? each * own_left : all(0));
+    floats own = keep(true != 0, r->own);
+    floats loss = logarithm(r->sum) - true * own - each * r->spread;
+    if (j->divergence) loss -= information(true + each * own_left) + (r->left - own_left) * information(each);
+    return (slopes){keep(r->live, loss), r->scale / r->sum, each * r->scale, true * r->scale};
+}
+
+INLINE double scaled(const rows *r, floats loss, int one) {
+    return one ? total(loss) : total(keep(r->scale != 0, loss * r->scale));
+}
+
+INLINE int is_live(const job *j, int64_t row) {
+    return j->label[row] != j->ignored && (j->valid == NULL || j->valid[row]);
+}
+
+/* A row whose classes lie side by side. A masked class, of logit -inf, is marked by -0 between the two loops. */
+INLINE void long_row(const job *j, int64_t row, float *scratch, double *sum, enum dtype dtype) {
+    const int64_t classes = j->size.classes, size = width(dtype), o = row / j->size.inner, i = row % j->size.inner;
+    const char *z = (const char *)j->logits + size * (o * j->from.outer + i * j->from.inner);
+    char *g = j->gradient == NULL ? NULL : (char *)j->gradient + size * (o * j->to.outer + i * j->to.inner);
+    if (!is_live(j, row)) {
+        if (g != NULL) memset(g, 0, size * classes);
+        if (j->losses != NULL) j->losses[row] = 0;
+        return;
+    }
+    const floats nothing = all(-INFINITY);
+    const int64_t whole = classes / LANES * LANES, label = j->label[row];
+    floats tops = nothing;
+    for (int64_t k = 0; k < whole; k += LANES) tops = larger(read_lanes(z + size * k, LANES, nothing, dtype), tops);
+    if (whole < classes) tops = larger(read_lanes(z + size * whole, classes - whole, nothing, dtype), tops);
+    const float top = largest(tops), own = read_lanes(z + size * label, 1, nothing, dtype)[0] - top;
+    float *e = dtype == FLOAT32 && g != NULL ? (float *)g : scratch;
+    double sums = 0, spread = 0, masked = whole < classes ? classes - whole - LANES : 0;
+    for (int64_t start = 0; start < classes; start += MANY) {
+        floats s = all(0), x_sum = all(0), gone = all(0);
+        int64_t end = start + MANY < classes ? start + MANY : classes;
+        for (int64_t k = start; k < end; k += LANES) {
+            floats x = read_lanes(z + size * k, end - k, nothing, dtype) - top;
+            ints mask = x == nothing;
+            floats power = exponential(x);
+            s += power;
+            x_sum += keep(~mask, x);
+            gone += keep(mask, all(1));
+            if (g != NULL) write_lanes(e + k, end - k, (floats)((ints)power | (mask & INT32_MIN)), FLOAT32);
+        }
+        sums += total(s), spread += total(x_sum), masked += total(gone);
+    }
+    rows r = {all(sums), all(spread), all(classes - masked), all(own), all(own != -INFINITY),
+              all(j->eps ? j->eps[row] : j->one_eps), all(j->scale ? j->scale[row] : j->one_scale), ~(ints){0}};
+    slopes d = finish(j, &r);
+    *sum += scaled(&r, d.loss, j->scale == NULL) / LANES;
+    if (j->losses != NULL) j->losses[row] = d.loss[0];
+    if (g == NULL) return;
+    const float at_label = e[label] * d.factor[0] - d.each[0] * r.own_left[0] - d.true[0];
+    if (masked == 0) {
+        for (int64_t k = 0; k < classes; k += LANES) {
+            floats power = read_lanes(e + k, classes - k, nothing, FLOAT32);
+            write_lanes(g + size * k, classes - k, power * d.factor - d.each, dtype);
+        }
+    } else {
+        for (int64_t k = 0; k < classes; k += LANES) {
+            floats power = read_lanes(e + k, classes - k, nothing, FLOAT32);
+            ints here = (ints)power != INT32_MIN;
+            write_lanes(g + size * k, classes - k, power * d.factor - keep(here, d.each), dtype);
+        }
+    }
+    write_lanes(g + size * label, 1, all(at_label), dtype);
+}
+
+/* Copy numbers of `count` rows into lines of `width` numbers, a line a class; or, with `back`, from there. */
+#define COPY(type)                                                                                                  \
+    static void copy_##type(type *lines, type *rows, int64_t width, int64_t classes, int64_t count, int64_t class,  \
+                            int64_t inner, int back) {                                                              \
+        if (inner == 1)                                                                                             \
+            for (int64_t k = 0; k < classes; k++)                                                                   \
+                memcpy(back ? rows + k * class : lines + k * width, back ? lines + k * width : rows + k * class,    \
+                       count * sizeof(type));                                                                       \
+        else if (back)                                                                                              \
+            for (int64_t i = 0; i < count; i++)                                                                     \
+                for (int64_t k = 0; k < classes; k++) rows[i * inner + k * class] = lines[k * width + i];           \
+        else                                                                                                        \
+            for (int64_t i = 0; i < count; i++)                                                                     \
+                for (int64_t k = 0; k < classes; k++) lines[k * width + i] = rows[i * inner + k * class];           \
+    }
+COPY(float)
+COPY(uint16_t)
+
+/* Sixteen rows whose classes are the lines of `z`. */
+INLINE void side_by_side(const job *j, float *z, rows *r, const int64_t *label, slopes *d) {
+    const int64_t classes = j->size.classes, width = j->tile;
+    const floats nothing = all(-INFINITY);
+    floats top = nothing, sum = all(0), spread = all(0), left = all(0), own;
+    for (int64_t k = 0; k < classes; k++) top = larger(read_lanes(z + k * width, LANES, nothing, FLOAT32), top);
+    for (int lane = 0; lane < LANES; lane++) own[lane] = z[label[lane] * width + lane];
+    for (int64_t start = 0; start < classes; start += LONG) {
+        floats s = all(0), x_sum = all(0);
+        int64_t end = start + LONG < classes ? start + LONG : classes;
+        for (int64_t k = start; k < end; k++) {
+            floats x = read_lanes(z + k * width, LANES, nothing, FLOAT32) - top;
+            ints mask = x == nothing;
+            floats power = exponential(x);
+            s += power;
+            x_sum += keep(~mask, x);
+            left += keep(~mask, all(1));
+            write_lanes(z + k * width, LANES, (floats)((ints)power | (mask & INT32_MIN)), FLOAT32);
+        }
+        sum += s, spread += x_sum;
+    }
+    r->sum = sum, r->spread = spread, r->left = left, r->own = own - top;
+    r->own_left = keep(r->own != nothing, all(1));
+    *d = finish(j, r);
+    if (j->gradient == NULL) return;
+    for (int64_t k = 0; k < classes; k++) {
+        floats power = read_lanes(z + k * width, LANES, nothing, FLOAT32);
+        ints here = (ints)power != INT32_MIN;
+        write_lanes(z + k * width, LANES, keep(r->live, power * d->factor - keep(here, d->each)), FLOAT32);
+    }
+    for (int lane = 0; lane < LANES; lane++)
+        if (r->live[lane]) z[label[lane] * width + lane] -= d->true[lane];
+}
+
+/* Up to `tile` rows of one outer step. */
+INLINE void tile(const job *j, int64_t unit, float *scratch, double *sum, enum dtype dtype) {
+    const int64_t classes = j->size.classes, o = unit / j->tiles, first = unit % j->tiles * j->tile;
+    const int64_t count = first + j->tile < j->size.inner ? j->tile : j->size.inner - first, size = width(dtype);
+    char *z = (char *)j->logits + size * (o * j->from.outer + first * j->from.inner);
+    const int64_t padded = (count + LANES - 1) / LANES * LANES, row = o * j->size.inner + first;
+    uint16_t *raw = (uint16_t *)(scratch + classes * j->tile);
+    memset(scratch, 0, count < padded ? classes * j->tile * sizeof(float) : 0);
+    if (dtype == FLOAT32) {
+        copy_float(scratch, (float *)z, j->tile, classes, count, j->from.class, j->from.inner, 0);
+    } else {
+        copy_uint16_t(raw, (uint16_t *)z, j->tile, classes, count, j->from.class, j->from.inner, 0);
+        for (int64_t k = 0; k < classes; k++)
+            for (int64_t i = 0; i < count; i += LANES)
+                write_lanes(scratch + k * j->tile + i, LANES,
+                            read_lanes(raw + k * j->tile + i, count - i, all(0), dtype), FLOAT32);
+    }
+    for (int64_t i = 0; i < padded; i += LANES) {
+        rows r = {.eps = all(j->one_eps), .scale = all(j->one_scale)};
+        int64_t label[LANES] = {0};
+        for (int lane = 0; lane < LANES && i + lane < count; lane++) {
+            int64_t at = row + i + lane;
+            if (!is_live(j, at)) continue;
+            r.live[lane] = -1, label[lane] = j->label[at];
+            if (j->eps != NULL) r.eps[lane] = j->eps[at];
+            if (j->scale != NULL) r.scale[lane] = j->scale[at];
+        }
+        slopes d;
+        side_by_side(j, scratch + i, &r, label, &d);
+        *sum += scaled(&r, d.loss, j->scale == NULL);
+        if (j->losses != NULL) write_lanes(j->losses + row + i, count - i, d.loss, FLOAT32);
+    }
+    if (j->gradient == NULL) return;
+    char *g = (char *)j->gradient + size * (o * j->to.outer + first * j->to.inner);
+    if (dtype == FLOAT32) {
+        copy_float(scratch, (float *)g, j->tile, classes, count, j->to.class, j->to.inner, 1);
+    } else {
+        for (int64_t k = 0; k < classes; k++)
+            for (int64_t i = 0; i < count; i += LANES)
+                write_lanes(raw + k * j->tile + i, LANES,
+                            read_lanes(scratch + k * j->tile + i, LANES, all(0), FLOAT32), dtype);
+        copy_uint16_t(raw, (uint16_t *)g, j->tile, classes, count, j->to.class, j->to.inner, 1);
+    }
+}
+
+static int are_long(const job *j) {
+    return j->size.classes >= LONG && j->from.class == 1 && (j->gradient == NULL || j->to.class == 1);
+}
+
+INLINE void unit_of_work(const job *j, int64_t unit, float *scratch, enum dtype dtype) {
+    double sum = 0;
+    if (are_long(j)) {
+        int64_t rows = j->size.outer * j->size.inner, end = (unit + 1) * j->tile;
+        for (int64_t row = unit * j->tile; row < (end < rows ? end : rows); row++)
+            long_row(j, row, scratch, &sum, dtype);
+    } else {
+        tile(j, unit, scratch, &sum, dtype);
+    }
+    j->sums[unit] = sum;
+}
+
+static void *work(void *given) {
+    job *j = given;
+    const int64_t numbers = j->size.classes * (are_long(j) ? 1 : j->tile);
+    float *scratch = malloc((numbers + LANES) * (sizeof(float) + sizeof(uint16_t)));
+    if (scratch == NULL) return j;
+    int64_t unit;
+    while ((unit = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->units) {
+        if (j->dtype == FLOAT32) unit_of_work(j, unit, scratch, FLOAT32);
+        else if (j->dtype == BFLOAT16) unit_of_work(j, unit, scratch, BFLOAT16);
+        else unit_of_work(j, unit, scratch, FLOAT16);
+    }
+    free(scratch);
+    return NULL;
+}
+
+/* Work with some more threads; whether there was memory for it. */
+static int work_together(job *j, int threads) {
+    pthread_t others[threads > 1 ? threads - 1 : 1];
+    int started = 0;
+    while (started < threads - 1 && pthread_create(&others[started], NULL, work, j) == 0) started++;
+    work(j);
+    for (int k = 0; k < started; k++) pthread_join(others[k], NULL);
+    return j->next >= j->units;
+}
+
+/* Memory fresh from the system comes in small pages, each at the price of an interruption: ask for large ones. */
+static void ask_for_large_pages(void *memory, int64_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t page = 1 << 21, start = ((uintptr_t)memory + page - 1) & -page, end = ((uintptr_t)memory + size) & -page;
+    if (size >= 1 << 25 && end > start) madvise((void *)start, end - start, MADV_HUGEPAGE); /* malloc maps what is so large */
+#endif
+}
+
+/* Compute the loss, its sum over the rows (`mean`: divided by how many are not ignored), and the gradient of that.
+ * Returns 0; 1 where a label is no class, and nothing was written; 2 without memory. */
+int smoothed_loss(const void *logits, int dtype, int64_t outer, int64_t classes, int64_t inner, int64_t from_outer,
+                  int64_t from_class, int64_t from_inner, void *gradient, int64_t to_outer, int64_t to_class,
+                  int64_t to_inner, const int64_t *label, const uint8_t *valid, int64_t ignored, double one_eps,
+                  const float *eps, double one_scale, const float *scale, int others, int divergence, int mean,
+                  int threads, float *losses, float *sum) {
+    const int64_t count = outer * inner;
+    if (inner == 1) inner = outer, from_inner = from_outer, to_inner = to_outer, outer = 1;
+    int64_t counted = 0, wrong = 0;
+    job j = {logits, gradient, losses, {outer, classes, inner}, {from_outer, from_class, from_inner},
+             {to_outer, to_class, to_inner}, label, valid, eps, scale, ignored, one_eps, one_scale, others, divergence,
+             dtype, 0, 0, 0, 0, NULL};
+    for (int64_t row = 0; row < count; row++) {
+        int live = is_live(&j, row);
+        counted += live;
+        wrong += live & ((uint64_t)label[row] >= (uint64_t)classes);
+    }
+    if (wrong) return 1;
+    if (mean) one_scale = counted ? one_scale / counted : 0;
+    j.one_scale = one_scale;
+    if (are_long(&j)) {
+        j.tile = 1 + TILE / classes, j.tiles = 0, j.units = (count + j.tile - 1) / j.tile;
+    } else {
+        j.tile = TILE / classes / LANES * LANES;
+        j.tile = j.tile < LANES ? LANES : j.tile > WIDEST ? WIDEST : j.tile;
+        j.tiles = (inner + j.tile - 1) / j.tile, j.units = outer * j.tiles;
+    }
+    if ((j.sums = malloc((j.units + 1) * sizeof(double))) == NULL) return 2;
+    if (gradient != NULL && gradient != logits) ask_for_large_pages(gradient, count * classes * width(dtype));
+    int done = work_together(&j, threads < j.units ? threads : (int)j.units);
+    double all_rows = 0;
+    for (int64_t unit = 0; done && unit < j.units; unit++) all_rows += j.sums[unit];
+    if (sum != NULL) *sum = scale == NULL ? all_rows * one_scale : all_rows;
+    free(j.sums);
+    return done ? 0 : 2;
+}

@@ -1,0 +1,114 @@
+"""The smoothed cross-entropy by `loss.c`."""
+
+from collections.abc import Callable
+from ctypes import c_double, c_int, c_int64, c_void_p
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ls_lightning.functional.native.build import load_library
+
+NO_INDEX = -(2**63)
+"""An `ignore_index` that leaves out nothing."""
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_SIZES = [c_int64] * 3
+_ARGUMENTS: list[Any] = [c_void_p, c_int, *_SIZES, *_SIZES, c_void_p, *_SIZES, c_void_p, c_void_p, c_int64, c_double, c_void_p]
+_ARGUMENTS += [c_double, c_void_p, c_int, c_int, c_int, c_int, c_void_p, c_void_p]
+_ALONE = 2**17  # so many numbers take less time than to start a thread
+
+
+@cache
+def loop() -> Callable[..., int] | None:
+    """The function in C, None where there is none."""
+    library = load_library("loss")
+    if library is None:
+        return None
+    library.smoothed_loss.argtypes = _ARGUMENTS
+    return library.smoothed_loss
+
+
+def can_read(logits: Tensor) -> bool:
+    """Whether the loop is there and reads numbers of this dtype, which is narrower than float64."""
+    return logits.dtype in _DTYPES and logits.device.type == "cpu" and loop() is not None
+
+
+def run_loop(
+    logits: Tensor,
+    gradient: Tensor | None,
+    label: Tensor,
+    valid: Tensor | None,
+    ignore_index: int,
+    eps: float | Tensor,
+    scale: float | Tensor,
+    others: bool,
+    divergence: bool,
+    mean: bool,
+    losses: Tensor | None,
+    total: Tensor | None,
+) -> None:
+    """Write the losses of rows of logits, their sum and its gradient.
+
+    Args:
+        logits: `(outer, K, inner)`, [`can_read`].
+        gradient: of their shape and dtype, may be the logits; None where nobody wants it.
+        label: class indices of the rows, `outer * inner` of them, int64; anything where ignored.
+        valid: as many bools, False where ignored; None where nothing is.
+        ignore_index: a class index that is ignored besides.
+        eps: a number, or as many as rows.
+        scale: of the losses in the sum; likewise.
+        others: whether the true class has no part of eps.
+        divergence: whether the entropy of the target is taken from the losses.
+        mean: whether the sum is divided by how many rows are not ignored.
+        losses: as many as rows, float32, contiguous.
+        total: 0-d, float32.
+
+    Raises:
+        RuntimeError: a label is no class, and nothing was written.
+    """
+    run, size = loop(), logits.numel()
+    if run is None:
+        raise RuntimeError("loss.c was not built here; look at can_read first.")
+    label, valid, (one_eps, each_eps), (one_scale, each_scale) = (
+        label.contiguous(),
+        None if valid is None else valid.contiguous(),
+        _numbers(eps),
+        _numbers(scale),
+    )
+    failed = run(
+        logits.data_ptr(),
+        _DTYPES[logits.dtype],
+        *logits.shape,
+        *logits.stride(),
+        _address(gradient),
+        *(logits if gradient is None else gradient).stride(),
+        label.data_ptr(),
+        _address(valid),
+        ignore_index,
+        one_eps,
+        _address(each_eps),
+        one_scale,
+        _address(each_scale),
+        others,
+        divergence,
+        mean,
+        1 if size < _ALONE else min(torch.get_num_threads(), size // _ALONE * 2),
+        _address(losses),
+        _address(total),
+    )
+    if failed == 1:
+        raise RuntimeError("a class index is out of range")
+    if failed:
+        raise MemoryError(f"no memory for the loss of logits {tuple(logits.shape)}.")
+
+
+def _numbers(values: float | Tensor) -> tuple[float, Tensor | None]:
+    if not isinstance(values, Tensor):
+        return values, None
+    return (values.item(), None) if values.ndim == 0 else (0.0, values.float().contiguous())
+
+
+def _address(values: Tensor | None) -> int | None:
+    return None if values is None else values.data_ptr()
