@@ -91,7 +91,9 @@ def of_calibration(runs: dict[str, list[dict[str, Any]]], plain: str) -> list[st
         by_smoothing, between = Difference(*paired(after, before)), Difference(*paired(after, scaled))
         both = by_smoothing.word == by_scaling.word == "-"
         alike = {"+": "the temperature lowers it further", "-": "smoothing lowers it further"}
-        verdict = f"both lower it, {alike.get(between.word, 'alike')}" if both else "not both lower it"
+        verdict = (
+            f"both lower it, {alike.get(between.word, 'alike')}" if both else "that both lower it, 95 % would not carry"
+        )
         lines.append(
             f"- `{row}`: ECE {mean(before):.1f} -> {mean(after):.1f} % ({by_smoothing}); a temperature of the plain "
             f"network {mean(scaled):.1f} % ({by_scaling}); smoothed minus scaled {between}: {verdict}."

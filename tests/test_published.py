@@ -36,7 +36,7 @@ def test_a_gain_in_accuracy_is_one_where_the_interval_leaves_0_out(acc, said):
         ([0.05, 0.09], "both lower it, alike"),
         ([0.03, 0.05], "both lower it, smoothing lowers it further"),
         ([0.12, 0.14], "both lower it, the temperature lowers it further"),
-        ([0.25, 0.27], "not both lower it"),
+        ([0.25, 0.27], "that both lower it, 95 % would not carry"),
     ],
 )
 def test_smoothing_is_compared_with_the_temperature_of_the_plain_network(ece, verdict):
