@@ -12,7 +12,6 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score
 
 from ls_lightning import functional as calibration
-from ls_lightning.functional import joint
 from ls_lightning.metrics import (
     AURC,
     Accuracy,
@@ -26,6 +25,7 @@ from ls_lightning.metrics import (
     OverconfidencePart,
     UnderconfidenceError,
     UnderconfidencePart,
+    base,
     default_metrics,
     full_metrics,
 )
@@ -130,8 +130,8 @@ def test_the_names_and_their_order():
 
 def test_a_collection_sums_each_batch_once(batches, monkeypatch):
     calls = []
-    real = joint.measure
-    monkeypatch.setattr(joint, "measure", lambda *args: calls.append(1) or real(*args))
+    real = base.add_to_both
+    monkeypatch.setattr(base, "add_to_both", lambda *args: calls.append(1) or real(*args))
     metrics = full_metrics()
     for batch in batches:
         metrics.update(*batch)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.native.measure import add_rows
 from ls_lightning.functional.outputs import Spec, as_rows
 from ls_lightning.functional.ranking import as_ranked
 from ls_lightning.functional.samples import measure
@@ -15,8 +16,9 @@ def add_to_both(sums: Tensor, sketch: Tensor, logits: Tensor, target: Tensor, sp
     """Return the sums and the sketch with a batch added, the same bits as `calibration_sums` and `sketch` add.
 
     Args:
-        sums: of `calibration_sums`.
-        sketch: of a `Ranking` by the probability of the predicted class that reads samples as `spec` does.
+        sums: of `calibration_sums`; may be written to.
+        sketch: of a `Ranking` by the probability of the predicted class that reads samples as `spec` does; may be
+            written to.
         logits: as `spec` says.
         target: likewise.
         spec: how to read and bin them.
@@ -25,6 +27,8 @@ def add_to_both(sums: Tensor, sketch: Tensor, logits: Tensor, target: Tensor, sp
         TypeError, ValueError: dtypes or shapes do not fit.
     """
     scores, labels = as_rows(logits, target, spec)
+    if add_rows(scores, labels, spec, sums, sketch):
+        return sums, sketch
     sketch = sketch.clone()
     device = sums.device
     if device.type == "mps":  # has no float64

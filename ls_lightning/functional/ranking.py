@@ -67,6 +67,11 @@ class Ranking:
         return 128 * (255 if everywhere else 136)
 
     @property
+    def by_confidence(self) -> bool:
+        """Whether samples are ranked by the probability of the most probable class."""
+        return self.score == "msp" and self.outputs.confidence == "top"
+
+    @property
     def key(self) -> str:
         """A name, without dots, that two rankings share if they read all samples alike."""
         read = self.outputs

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.exact_sum import exact_sum
+from ls_lightning.functional.native.measure import read_rows
 from ls_lightning.functional.split import Split, chunk_size, split_rows
 from ls_lightning.functional.waiting import is_ready
 
@@ -58,6 +59,9 @@ def are_probabilities(rows: Tensor) -> Tensor:
 
 def read_logits(rows: Tensor, label: Tensor, entropy: bool = False) -> Row:
     """Read logits `(S, K)` of any floating type and class indices `(S,)`."""
+    found = read_rows(rows, label, entropy)
+    if found is not None:
+        return _from_columns(*found)
     split = split_rows(rows, entropy)
     peak, weighted = split.peak, split.weighted
     own = rows.gather(1, label[:, None]).squeeze(1).double()
@@ -79,6 +83,12 @@ def read_logits(rows: Tensor, label: Tensor, entropy: bool = False) -> Row:
         squares=share.square_().mul_(split.squares).add_(1).mul_(top).mul_(top),
         entropy=spread,
     )
+
+
+def _from_columns(numbers: Tensor, flags: Tensor) -> Row:
+    valid, correct = flags
+    top, odds, log_odds, true, nll, squares, *entropy = numbers
+    return Row(valid, correct, top, odds, log_odds, true, nll, squares, entropy[0] if entropy else None)
 
 
 def _is_first(rows: Tensor, label: Tensor, own: Tensor, split: Split) -> Tensor:

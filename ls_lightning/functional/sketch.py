@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.levels import Levels, check_samples
-from ls_lightning.functional.outputs import NanPolicy
+from ls_lightning.functional.native.measure import add_rows
+from ls_lightning.functional.outputs import NanPolicy, as_rows
 from ls_lightning.functional.ranking import Ranked, Ranking, rank_chunks
 from ls_lightning.functional.waiting import are_all
 
@@ -52,6 +53,8 @@ def sketch(logits: Tensor, target: Tensor, ranking: Ranking) -> Tensor:
 def add_to_sketch(sums: Tensor, logits: Tensor, target: Tensor, ranking: Ranking) -> Tensor:
     """Return `sums` with a batch added; see `sketch`."""
     total = sums.clone() if sums.device.type != "mps" else sums.cpu()
+    if ranking.by_confidence and add_rows(*as_rows(logits, target, ranking.outputs), ranking.outputs, sketch=total):
+        return total
     for ranked in rank_chunks(logits, target, ranking):
         sketch_samples(total, ranked)
     return total.to(sums.device)

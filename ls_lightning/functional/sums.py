@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ls_lightning.functional.exact_sum import offset, to_integers
+from ls_lightning.functional.native.measure import add_rows
 from ls_lightning.functional.outputs import Closed, Spec, as_rows
 from ls_lightning.functional.samples import Samples, measure
 from ls_lightning.functional.waiting import are_all
@@ -56,7 +57,6 @@ def empty_sums(num_bins: int) -> Tensor:
     return torch.zeros(num_bins + 1, len(Totals._fields), 2, dtype=torch.int64)
 
 
-@torch.no_grad()
 def calibration_sums(logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
     """Sum up a batch; all metrics are functions of this, and `add_sums` merges two of them.
 
@@ -78,14 +78,23 @@ def calibration_sums(logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
         >>> read_sums(sums)[0].hits
         tensor([0., 1.], dtype=torch.float64)
     """
+    sums = empty_sums(spec.num_bins)
+    return add_batch(sums if logits.device.type == "cpu" else sums.to(logits.device), logits, target, spec)
+
+
+@torch.no_grad()
+def add_batch(sums: Tensor, logits: Tensor, target: Tensor, spec: Spec) -> Tensor:
+    """Return `sums` with a batch added; see `calibration_sums`."""
     scores, labels = as_rows(logits, target, spec)
+    total = sums.clone()
+    if add_rows(scores, labels, spec, sums=total):
+        return total
     if scores.device.type == "mps":  # has no float64
-        scores, labels = scores.cpu(), labels.cpu()
-    sums = empty_sums(spec.num_bins).to(scores.device)
+        scores, labels, total = scores.cpu(), labels.cpu(), total.cpu()
     for start in range(0, len(labels), ROWS):
         chunk = slice(start, start + ROWS)
-        sums = add_sums(sums, sum_samples(measure(scores[chunk], labels[chunk], spec), spec))
-    return sums.to(logits.device)
+        total = add_sums(total, sum_samples(measure(scores[chunk], labels[chunk], spec), spec))
+    return total.to(sums.device)
 
 
 def add_sums(first: Tensor, second: Tensor) -> Tensor:

@@ -12,6 +12,16 @@ def is_ready(values: Tensor) -> bool:
     return values.device.type in READY and not torch.compiler.is_compiling()
 
 
+def is_recorded() -> bool:
+    """Tell whether what is read off a tensor may be written down as a constant, or is not a number at all."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    )
+
+
 def are_all(mask: Tensor) -> bool:
     """Tell whether all are true; False where that is not known yet."""
     return is_ready(mask) and int(mask.count_nonzero()) == len(mask)

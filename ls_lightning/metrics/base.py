@@ -13,7 +13,7 @@ from ls_lightning.functional.bootstrap import Interval, Measured, bootstrap_inte
 from ls_lightning.functional.joint import add_to_both
 from ls_lightning.functional.measures import ReliabilityBins
 from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
-from ls_lightning.functional.sums import add_sums, calibration_sums, empty_sums
+from ls_lightning.functional.sums import add_batch, empty_sums
 
 
 class SumMetric(Metric):
@@ -79,7 +79,7 @@ class SumMetric(Metric):
         self._pass = shared
         for name, sums in empty.items():
             if name not in self._defaults:
-                self.add_state(name, sums, dist_reduce_fx="sum")
+                self.add_state(name, sums.clone(), dist_reduce_fx="sum")
 
     def total_sums(self) -> Tensor:
         """Return the sums over all ranks; every rank has to call it."""
@@ -161,7 +161,7 @@ class CalibrationMetric(SumMetric):
 
     @override
     def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-        return add_sums(sums, calibration_sums(logits, target, self.spec))
+        return add_batch(sums, logits, target, self.spec)
 
     @property
     def num_samples(self) -> int:
