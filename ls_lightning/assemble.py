@@ -10,12 +10,13 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import nn
 
+from ls_lightning.config.targets import locate
 from ls_lightning.errors import ConfigError, as_config_error
 from ls_lightning.zoo.classifier import Classifier
 
@@ -42,10 +43,7 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
     Raises:
         ConfigError: it cannot be built, does not fit the data, or is no network.
     """
-    with as_config_error("model", *_KINDS):
-        cls = get_class(cfg.model._target_)
-    if not issubclass(cls, nn.Module):
-        raise ConfigError(f"model._target_ must be a LightningModule or nn.Module, got {cfg.model._target_}.")
+    cls = model_class(cfg)
     if issubclass(cls, L.LightningModule):
         _refuse_optimizer(cls)
         with as_config_error("model", *_KINDS):
@@ -84,6 +82,21 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
             ignore_index=_ignore_index(cfg, data),
             optimizer=instantiate(cfg.optimizer, _partial_=True),
         )
+
+
+def model_class(cfg: DictConfig) -> type[nn.Module]:
+    """What ``model._target_`` names.
+
+    Raises:
+        ConfigError: it is not there, or no class of networks.
+    """
+    cls = locate("model._target_", cfg.model._target_)
+    if not isinstance(cls, type) or not issubclass(cls, nn.Module):
+        raise ConfigError(
+            f"model._target_ must be a class, a LightningModule or nn.Module, got {cfg.model._target_}"
+            f"{'' if isinstance(cls, type) else ', a function'}."
+        )
+    return cls
 
 
 def build_trainer(cfg: DictConfig) -> L.Trainer:

@@ -6,7 +6,8 @@ ConfigError    a configuration that cannot be run; nothing was trained
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -23,6 +24,17 @@ def one_line(error: BaseException) -> str:
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(line.strip() for line in text.splitlines() if line.strip()) or type(error).__name__
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """A sentence with the option that is nearest to ``word``, to stand behind another; empty if none is near.
+
+    Example:
+        >>> did_you_mean("widht", ["width", "depth"])
+        ' Did you mean width?'
+    """
+    close = difflib.get_close_matches(word, list(options), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.callbacks.stage_metrics import Measured
 from ls_lightning.callbacks.temperature_scaling import TemperatureScaling
 from ls_lightning.cluster import check_processes
+from ls_lightning.config import check_targets
 from ls_lightning.errors import ConfigError, as_config_error, one_line
 from ls_lightning.functional.measures import ReliabilityBins
 from ls_lightning.functional.risk import RiskCoverage, sampled_curve
@@ -66,6 +67,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str], overrides: S
         check_folder(folder, config, ckpt_path)
     _quieten()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+    check_targets(cfg)
     data = build_data(cfg)
     model = build_model(cfg, data)
     trainer = build_trainer(cfg)

@@ -6,11 +6,13 @@ Torch and lightning are imported only once the configuration is known to be righ
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ls_lightning.autoload import VARIABLES
 from ls_lightning.cluster import check_start, end_with, explain_submitit, in_multirun, join_ranks, restarted_from
-from ls_lightning.config import build_schedule, explain, register_schema, settle
+from ls_lightning.config import build_schedule, explain, plain_help, register_schema, settle
 from ls_lightning.errors import ConfigError
 from ls_lightning.schedule_chart import describe
 
@@ -143,6 +145,20 @@ def _name_the_sweep(multirun: bool) -> None:
             sys.argv[k] = "hydra.launcher." + word.lstrip("+").removeprefix("sweep.")
 
 
+def _flags_first() -> None:
+    """``eps=0,0.1 -m`` means ``-m eps=0,0.1``; argparse would lose what stands behind it."""
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun", "--show-schedule"))
+
+
+@contextlib.contextmanager
+def _words_for_gaps() -> Iterator[None]:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as page:
+            yield
+    finally:  # Hydra exits behind its page
+        print(plain_help(page.getvalue()), end="")
+
+
 def main() -> None:
     """Run the command line in ``sys.argv``. Exit code 2 and one line for a mistake in it."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to here
@@ -150,6 +166,7 @@ def main() -> None:
     parser.error = lambda message: _fail(  # type: ignore[method-assign]
         f"{message}. A value is set by key=value, e.g. eps=0.1; --help lists the keys."
     )
+    _flags_first()
     show = "--show-schedule" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--show-schedule"]
     args = parser.parse_args()
@@ -160,8 +177,9 @@ def main() -> None:
         _fail("--show-schedule shows the schedule of one job. Leave -m away.")
     register_schema()
     try:
-        task = _show if show else _task
-        hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")(task)()
+        run = hydra.main(config_path="pkg://ls_lightning.conf", config_name="config", version_base="1.3")
+        with _words_for_gaps() if args.help else contextlib.nullcontext():
+            run(_show if show else _task)()
     except ConfigError as error:
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:

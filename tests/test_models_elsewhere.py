@@ -8,7 +8,7 @@ import torch
 from cli import run_here
 from torch import nn
 
-from ls_lightning import config
+from ls_lightning.config import files
 from ls_lightning.zoo.models_elsewhere import TimmModel, TorchvisionModel, replace_head
 
 CLASSES = {"timm": TimmModel, "torchvision": TorchvisionModel}
@@ -67,7 +67,7 @@ def test_a_missing_package_is_named_with_the_command(library, monkeypatch, tmp_p
         CLASSES[library]((3, 32, 32), 3)
     said = f"model={library} needs {library}: pip install 'ls-lightning[{library}]'"
     assert str(caught.value) == said
-    monkeypatch.setattr(config, "find_spec", lambda name: None if name == library else find_spec(name))
+    monkeypatch.setattr(files, "find_spec", lambda name: None if name == library else find_spec(name))
     assert run_here(monkeypatch, tmp_path, f"model={library}", "hydra.run.dir=job") == 2
     assert capsys.readouterr().err == f"error: {said}.\n"
 
