@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from importlib.resources import files
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ls_lightning.config.targets import locate
@@ -45,7 +46,6 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
     """
     cls = model_class(cfg)
     if issubclass(cls, L.LightningModule):
-        _refuse_optimizer(cls)
         with as_config_error("model", *_KINDS):
             model: L.LightningModule = instantiate(cfg.model)
         return model
@@ -82,6 +82,28 @@ def build_model(cfg: DictConfig, data: L.LightningDataModule) -> L.LightningModu
             ignore_index=_ignore_index(cfg, data),
             optimizer=instantiate(cfg.optimizer, _partial_=True),
         )
+
+
+def without_unused(cfg: DictConfig) -> DictConfig:
+    """Without the optimizer where a LightningModule has its own: what is left is what is trained.
+
+    Raises:
+        ConfigError: an optimizer was asked for, which would be ignored.
+    """
+    cls = model_class(cfg)
+    if not issubclass(cls, L.LightningModule) or "optimizer" not in cfg:
+        return cfg
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    usual = OmegaConf.create(files("ls_lightning.conf").joinpath("optimizer", "adamw.yaml").read_text())
+    if cfg.optimizer != usual or any(override.lstrip("+~").startswith("optimizer") for override in typed):
+        raise ConfigError(
+            f"{cls.__name__} is a LightningModule with configure_optimizers of its own, so optimizer would be ignored. "
+            "Leave it away; what your class takes is given to it, e.g. +model.lr=0.1."
+        )
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        del cfg["optimizer"]
+    return cfg
 
 
 def model_class(cfg: DictConfig) -> type[nn.Module]:
@@ -158,13 +180,4 @@ def _check_loss(cfg: DictConfig, task: str) -> None:
         raise ConfigError(
             f"the task of the data is {task}, got the loss {cfg.loss._target_.rpartition('.')[2]}, which is for "
             f"another. Use loss={'ce' if binary else 'bce'}."
-        )
-
-
-def _refuse_optimizer(cls: type) -> None:
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    if any(override.lstrip("+~").startswith("optimizer") for override in typed):
-        raise ConfigError(
-            f"{cls.__name__} is a LightningModule with configure_optimizers of its own, so optimizer would be ignored. "
-            "Leave it away."
         )

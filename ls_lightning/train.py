@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -145,9 +146,11 @@ def _name_the_sweep(multirun: bool) -> None:
             sys.argv[k] = "hydra.launcher." + word.lstrip("+").removeprefix("sweep.")
 
 
-def _flags_first() -> None:
-    """``eps=0,0.1 -m`` means ``-m eps=0,0.1``; argparse would lose what stands behind it."""
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun", "--show-schedule"))
+def _flags_first(parser: ArgumentParser) -> None:
+    """``eps=0,0.1 -m seed=0,1`` means ``-m eps=0,0.1 seed=0,1``; argparse would refuse what stands behind a flag."""
+    known, rest = parser.parse_known_args()
+    overrides = {*known.overrides, *(word for word in rest if not word.startswith("-"))}
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word in overrides)
 
 
 @contextlib.contextmanager
@@ -166,9 +169,9 @@ def main() -> None:
     parser.error = lambda message: _fail(  # type: ignore[method-assign]
         f"{message}. A value is set by key=value, e.g. eps=0.1; --help lists the keys."
     )
-    _flags_first()
     show = "--show-schedule" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--show-schedule"]
+    _flags_first(parser)
     args = parser.parse_args()
     if (args.help or args.hydra_help or args.cfg or args.info) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly, as other programs do

@@ -2,6 +2,7 @@
 
 import csv
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -382,6 +383,8 @@ class Plain:
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "sgd.yaml").write_text("# @package _global_\noptimizer: {lr: 0.3}\n")
     monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -404,6 +407,11 @@ def test_own_classes(monkeypatch, mine, overrides, stages):
     config = yaml.safe_load((mine / "job" / "config.yaml").read_text())
     if overrides[0].startswith("model"):
         assert "hidden" not in config["model"]
+    own_optimizer = "model._target_=mine.Lit" in overrides
+    assert ("optimizer" in config) != own_optimizer  # it does not claim what was not used
+    if own_optimizer:
+        measured = found["metrics"]["val"]
+        assert measured["their_loss"] == pytest.approx(measured["nll"], rel=1e-5)
     if "+model.width=9" in overrides:
         state = torch.load(mine / "job" / "checkpoints" / "last.ckpt", weights_only=False)
         assert state["hyper_parameters"]["width"] == 9
@@ -414,6 +422,7 @@ def test_own_classes(monkeypatch, mine, overrides, stages):
     [
         (["model._target_=mine.Plain"], "mine.Plain"),
         (["model._target_=mine.Lit", "optimizer.lr=0.1"], "optimizer would be ignored"),
+        (["model._target_=mine.Lit", "--config-dir=.", "+mine=sgd"], "optimizer would be ignored"),
         (["model._target_=mine.Net", "+model.num_classes=3"], "model.num_classes must be 10"),
         (["data._target_=mine.Plain"], "mine.Plain"),
         (["model._target_=mine.Silent"], "no cross-entropy was seen in Silent.training_step"),
@@ -425,6 +434,15 @@ def test_own_classes_that_do_not_fit(monkeypatch, mine, capfd, overrides, words)
     assert words in err
     assert len(err.splitlines()) == 1
     assert not (mine / "job").exists()
+
+
+def test_a_resumed_job_that_is_done_says_so(monkeypatch, tmp_path, job):
+    shutil.copytree(job[0], tmp_path / "job")
+    (tmp_path / "job" / "result.json").unlink()
+    typed = ["loss=kl", "eps=0.1", "schedule=linear", *QUICK, "hydra.run.dir=job", "ckpt_path=last"]
+    with pytest.warns(UserWarning, match=r"nothing was left to train: .* has 2 epochs \(.* and trainer.max_epochs=2"):
+        assert run_here(monkeypatch, tmp_path, *typed) == 0
+    assert result(tmp_path / "job")["metrics"] == result(job[0])["metrics"]
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def run_stack(jobs: Sequence[StackedJob], done: Callable[[int, dict[str, Any]], 
         Exception: what went wrong in training; nothing is left but ``config.yaml`` and a part of ``metrics.csv``.
     """
     started = time.time()
-    one_job._quieten()
+    one_job.quieten()
     jobs = sorted(jobs, key=lambda job: repr(job.config["optimizer"]))  # blocks of equal settings
     cfg = OmegaConf.create(jobs[0].config)
     data = build_data(cfg)

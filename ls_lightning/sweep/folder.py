@@ -52,7 +52,7 @@ def check_folder(folder: Path, config: dict[str, Any], ckpt_path: Path | None) -
         if not isinstance(before, dict):
             continue
         for key in TRAINED:
-            if before.get(key) != config.get(key):
+            if key in config and before.get(key) != config[key]:
                 raise ConfigError(
                     f"{stored.parent} was trained with another {key} ({before.get(key)}, got {config.get(key)}). "
                     "Resume with the same overrides, or start anew without ckpt_path."
@@ -122,4 +122,4 @@ def job_digest(config: dict[str, Any]) -> str:
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
     """What of a job's configuration decides its numbers; it must be the same on all ranks."""
     trainer = {key: value for key, value in config["trainer"].items() if key != "default_root_dir"}
-    return {**{key: config[key] for key in TRAINED}, "trainer": trainer}
+    return {**{key: config.get(key) for key in TRAINED}, "trainer": trainer}
