@@ -345,6 +345,12 @@ def test_boundaries(tmp_path):
         with pytest.warns(UserWarning, match=words):
             trainer(tmp_path, scaling).validate(Sure(), DataLoader(data, 8), verbose=False)
         assert scaling.summary()["at_boundary"]
+    with warnings.catch_warnings(record=True) as shown:  # by Python's usual filter, which shows equal words once
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        for _ in range(2):  # the jobs of a sweep in one process
+            trainer(tmp_path, ls.TemperatureScaling()).validate(Sure(), DataLoader(wrong, 8), verbose=False)
+    assert len([one for one in shown if "Do not trust it" in str(one.message)]) == 2
     t = trainer(tmp_path, ls.TemperatureScaling(bounds=(0.5, 2)))
     with pytest.warns(UserWarning, match=r"lower end of bounds=\(0\.5, 2\.0\)"):
         t.validate(Sure(), DataLoader(right, 8), verbose=False)

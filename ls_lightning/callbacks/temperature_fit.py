@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from ls_lightning.callbacks.logit_store import LogitStore
@@ -95,16 +96,17 @@ class FitOnValidation:
             )
 
     def warn_of_boundary(self) -> None:
-        """Say once that the fit means little."""
-        if self.found is None or not self.found.at_boundary:
+        """Say that the fit means little; of every job of a process, where Python would show equal words once."""
+        if self.found is None or not self.found.at_boundary or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return
         temperature, n = self.found.temperature, self.found.n
         least = temperature == self.bounds[0]
         why = "every validation sample is classified right" if least else "the logits do not tell the labels"
-        self._say(
+        words = (
             f"T = {temperature:g} is the {'lower' if least else 'upper'} end of bounds={self.bounds}: the NLL on {n} "
             f"validation samples falls on beyond it, as it does where {why}. Do not trust it."
         )
+        warnings.warn_explicit(words, UserWarning, __file__, 1)  # without a registry of what was said
 
     def _new_store(self, trainer: L.Trainer, spec: Spec) -> LogitStore:
         return LogitStore(spec, rank=trainer.global_rank, world_size=trainer.world_size, **self._keeping)
