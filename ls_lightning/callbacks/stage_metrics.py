@@ -19,6 +19,7 @@ from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.functional.measures import ReliabilityBins, num_samples, reliability_bins
 from ls_lightning.functional.outputs import Scores, Task
 from ls_lightning.metrics import CalibrationMetric, SumMetric
+from ls_lightning.metrics.base import SharedPass
 
 Build = Callable[..., MetricCollection]
 
@@ -109,6 +110,12 @@ def adder(found: MetricCollection) -> Callable[[Tensor, Tensor], Any]:
     if isinstance(leader, SumMetric) and leader._pass is not None:
         return partial(SumMetric.update, leader)
     return found.update
+
+
+def shared_pass(metrics: Iterable[Metric]) -> SharedPass | None:
+    """How all of the metrics read samples, if they do so in one pass."""
+    passes = {metric._pass if isinstance(metric, SumMetric) else None for metric in metrics}
+    return passes.pop() if len(passes) == 1 else None
 
 
 def log_values(

@@ -31,11 +31,12 @@ class RiskCoverage(NamedTuple):
 
 
 def area(levels: Levels) -> Tensor:
-    """AURC, `1/N sum_k W(k)/k`."""
+    """AURC, `1/N sum_k W(k)/k`; of several data sets side by side, levels `(..., J)`, some of them perhaps empty."""
     above, wrong_above = _before(levels.n), _before(levels.wrong)
     # W(k) is linear in a level of n samples: its sum over 1/k is a difference of harmonic numbers.
     harmonic = torch.digamma(above + levels.n + 1) - torch.digamma(above + 1)
-    return _total(levels.wrong + (wrong_above - levels.wrong / levels.n * above) * harmonic) / _total(levels.n)
+    each = levels.wrong + (wrong_above - levels.wrong / levels.n.clamp(min=1) * above) * harmonic
+    return _total(each) / _total(levels.n)
 
 
 def excess_area(levels: Levels) -> Tensor:
@@ -148,9 +149,9 @@ def _errors_among(levels: Levels, kept: Tensor) -> Tensor:
 
 
 def _before(values: Tensor) -> Tensor:
-    return values.cumsum(0) - values
+    return values.cumsum(-1) - values
 
 
 def _total(values: Tensor) -> Tensor:
     """Sum in order: a parallel sum rounds differently for another number of threads."""
-    return torch.cat([values.new_zeros(1), values]).cumsum(0)[-1]
+    return torch.cat([values.new_zeros(*values.shape[:-1], 1), values], -1).cumsum(-1)[..., -1]

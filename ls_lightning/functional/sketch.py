@@ -64,7 +64,7 @@ def sketch_samples(sums: Tensor, ranked: Ranked) -> None:
     """Add samples to a sketch, in place."""
     num_cells, flat = len(sums) - 1, sums.view(-1)
     odds = ranked.log_odds.exp() if ranked.odds is None else ranked.odds
-    first = (odds.float().view(torch.int32) >> 16).clamp_(max=num_cells - 1).long() * 3
+    first = cell_of(odds, num_cells).long() * 3
     p = (odds + 1).reciprocal_().mul_(_UNITS).round_().long()
     n, wrong = torch.ones_like(p), ranked.wrong
     if not are_all(ranked.counted):
@@ -73,6 +73,11 @@ def sketch_samples(sums: Tensor, ranked: Ranked) -> None:
     # One column after the other takes a quarter of the time of three at once.
     for place, numbers in enumerate([n, wrong.long(), p]):
         flat[place:].index_add_(0, first, numbers)
+
+
+def cell_of(odds: Tensor, num_cells: int) -> Tensor:
+    """Find the cell, an int32, of each sample by its odds of being wrong."""
+    return (odds.float().view(torch.int32) >> 16).clamp_(max=num_cells - 1)
 
 
 def read_sketch(sums: Tensor, nan_policy: NanPolicy = "raise") -> Levels:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ls_lightning.zoo.data_base import ClassificationData
 from ls_lightning.zoo.data_memory import Batch, StandardisedTensors
-from ls_lightning.zoo.data_order import EpochOrder, ResumableLoader
+from ls_lightning.zoo.data_order import ResumableLoader, epoch_order
 
 
 class StackedOrder(Sampler[Tensor]):
@@ -29,23 +29,18 @@ class StackedOrder(Sampler[Tensor]):
     """
 
     def __init__(self, size: int, batch_size: int, seeds: Sequence[int]) -> None:
-        self._size, self._batch_size = size, batch_size
-        self._orders = []
-        for seed in seeds:
-            order = EpochOrder(range(size))  # type: ignore[arg-type]
-            order.seed = seed
-            self._orders.append(order)
+        self._size, self._batch_size, self._seeds, self._epoch = size, batch_size, list(seeds), 0
 
     def __len__(self) -> int:
         return -(-self._size // self._batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it before each epoch."""
-        for order in self._orders:
-            order.set_epoch(epoch)
+        self._epoch = epoch
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(torch.split(torch.tensor([list(order) for order in self._orders]), self._batch_size, 1))
+        orders = torch.stack([epoch_order(self._size, seed, self._epoch) for seed in self._seeds])
+        return iter(torch.split(orders, self._batch_size, 1))
 
 
 class StackedSet(Dataset[Batch]):

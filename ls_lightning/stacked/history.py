@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +31,56 @@ class StackedHistory:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self._paths = [folder / "metrics.csv" for folder in folders]
-        self._rows: list[list[dict[str, Any]]] = [[] for _ in folders]
+        self._tables = [_Table(folder / "metrics.csv") for folder in folders]
         self._written = 0.0
 
     def add(self, member: int, step: int, values: dict[str, Any]) -> None:
         """Add to the row of the step, which is the last or a new one."""
-        rows = self._rows[member]
-        if rows and rows[-1]["step"] == step:
-            rows[-1].update(values)
-        else:
-            rows.append({"step": step, **values})
+        self._tables[member].add(step, values)
 
     def write(self, member: int) -> None:
         """Write the rows of one member, whole or not at all."""
-        path, rows = self._paths[member], self._rows[member]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        partial = path.with_suffix(".csv.part")
-        with partial.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows([row.get(name, "") for name in columns] for row in rows)
-        partial.replace(path)
+        self._tables[member].write()
 
     def show(self) -> None:
         """Write all rows if that was some seconds ago, for whoever looks on."""
         if time.monotonic() - self._written > _SECONDS:
-            for member in range(len(self._rows)):
-                self.write(member)
+            for table in self._tables:
+                table.write()
             self._written = time.monotonic()
+
+
+class _Table:
+    """One file. The text of a row that can change no more is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        self._columns: list[str] = []
+        self._text, self._in_text = "", 0
+
+    def add(self, step: int, values: dict[str, Any]) -> None:
+        if self._rows and self._rows[-1]["step"] == step:
+            self._rows[-1].update(values)
+        else:
+            self._rows.append({"step": step, **values})
+
+    def write(self) -> None:
+        found = list(dict.fromkeys([*self._columns, *(name for row in self._rows[self._in_text :] for name in row)]))
+        if found != self._columns:
+            self._columns, self._text, self._in_text = found, "", 0
+        self._text += self._as_text(self._rows[self._in_text : -1])
+        self._in_text = max(0, len(self._rows) - 1)
+        partial = self._path.with_suffix(".csv.part")
+        header = _lines([self._columns])
+        partial.write_text(header + self._text + self._as_text(self._rows[self._in_text :]), newline="")
+        partial.replace(self._path)
+
+    def _as_text(self, rows: list[dict[str, Any]]) -> str:
+        return _lines([row.get(name, "") for name in self._columns] for row in rows)
+
+
+def _lines(rows: Iterable[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

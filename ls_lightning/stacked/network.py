@@ -27,11 +27,15 @@ class StackedNetwork(nn.Module):
         super().__init__()
         parameters, buffers = stack_module_state(list(networks))
         self._names, self._buffer_names = list(parameters), list(buffers)
-        self.stacked = nn.ParameterList([nn.Parameter(value.detach()) for value in parameters.values()])
+        self.stacked = nn.ParameterList([nn.Parameter(_laid_out(value.detach())) for value in parameters.values()])
         for k, value in enumerate(buffers.values()):
             self.register_buffer(f"buffer_{k}", value)
         template = copy.deepcopy(networks[0].get_submodule("net")).to("meta")
-        self._layers = list(template.named_children())  # in a list: not a part of this module
+        names = [*self._names, *self._buffer_names]
+        self._layers = [  # in a list: not a part of this module
+            (layer, {key.removeprefix(f"net.{child}."): key for key in names if key.startswith(f"net.{child}.")})
+            for child, layer in template.named_children()
+        ]
         self._count = len(networks)
         self._draws = any(isinstance(layer, nn.Dropout) for layer in template.modules())
         self.generators = [torch.Generator() for _ in networks] if self._draws else []
@@ -40,18 +44,15 @@ class StackedNetwork(nn.Module):
         """Logits ``(M, B, K)`` of inputs ``(M, B, ...)``, or of inputs ``(B, ...)`` that the networks share."""
         tensors = self._by_name()
         x = x.expand(self._count, *x.shape) if shared else x
-        for name, layer in self._layers:
+        for layer, keys in self._layers:
             if layer.training != self.training:  # Lightning sets the flag of modules that it knows
                 layer.train(self.training)
-            prefix = f"net.{name}."
-            x = self._pass(
-                layer, {key[len(prefix) :]: own for key, own in tensors.items() if key.startswith(prefix)}, x
-            )
+            x = self._pass(layer, {own: tensors[key] for own, key in keys.items()}, x)
         return x
 
     def state_of(self, member: int) -> dict[str, Tensor]:
         """The state dict of one of the networks."""
-        return {name: value.detach()[member].clone() for name, value in self._by_name().items()}
+        return {name: part_of(value.detach(), member) for name, value in self._by_name().items()}
 
     def _by_name(self) -> dict[str, Tensor]:
         buffers = {name: self.get_buffer(f"buffer_{k}") for k, name in enumerate(self._buffer_names)}
@@ -68,6 +69,16 @@ class StackedNetwork(nn.Module):
             return _drop(x, layer.p, self.generators) if layer.training else x
         found: Tensor = vmap(lambda own, rows: functional_call(layer, own, (rows,)))(tensors, x)
         return found
+
+
+def part_of(stacked: Tensor, member: int) -> Tensor:
+    """What one network has of a tensor ``(M, ...)``."""
+    return stacked[member].clone(memory_format=torch.contiguous_format)
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    """Matrices ``(M, out, in)`` with ``out`` in a row: products and gradients of that layout need no copies."""
+    return value.mT.contiguous().mT if value.ndim == 3 else value
 
 
 def _drop(x: Tensor, p: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -12,6 +12,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ls_lightning.stacked.network import part_of
+
 _OTHER_WAYS = ("foreach", "fused", "differentiable", "capturable")
 
 
@@ -98,4 +100,4 @@ def _part(value: object, member: int) -> object:
     """The steps are counted for all at once; every other tensor has the parameter's shape."""
     if not isinstance(value, Tensor):
         return value
-    return value[member].clone() if value.ndim else torch.clone(value)
+    return part_of(value, member) if value.ndim else torch.clone(value)

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from ls_lightning.callbacks.stage_metrics import shared_pass
+from ls_lightning.functional import measures, risk
+from ls_lightning.functional.levels import Levels
 from ls_lightning.functional.outputs import Spec, as_rows
-from ls_lightning.functional.samples import measure
-from ls_lightning.functional.sums import bin_index
+from ls_lightning.functional.samples import Samples, measure
+from ls_lightning.functional.sketch import cell_of
+from ls_lightning.functional.sums import BinSums, Totals, bin_index
 from ls_lightning.metrics import (
     AURC,
     Accuracy,
@@ -27,19 +31,10 @@ from ls_lightning.metrics import (
 
 
 class _Found(NamedTuple):
-    """Of samples ``(M, S)``, sums over bins ``(M, num_bins)``, and the samples' cells ``(M, S)`` in the sketch."""
+    """Of all members: sums, a row each; and levels."""
 
-    correct: Tensor
-    nll: Tensor
-    brier: Tensor
-    n: Tensor
-    hits: Tensor
-    p: Tensor
-    cells: Tensor
-
-    @property
-    def gaps(self) -> Tensor:
-        return self.p - self.hits
+    sums: tuple[BinSums, Totals]
+    levels: Levels
 
 
 def values_of_members(metrics: MetricCollection, logits: Tensor, target: Tensor) -> list[dict[str, float]] | None:
@@ -53,73 +48,56 @@ def values_of_members(metrics: MetricCollection, logits: Tensor, target: Tensor)
     Returns:
         None if one of the metrics is not among the default ones, or a sample cannot be measured or does not count.
     """
-    members: dict[str, Any] = dict(metrics.items(copy_state=False))
-    passes = {getattr(metric, "_pass", None) for metric in members.values()}
-    shared = passes.pop()
-    if passes or shared is None or not all(_is_known(metric) for metric in members.values()):
+    named: dict[str, Any] = dict(metrics.items(copy_state=False))
+    shared = shared_pass(named.values())
+    if shared is None or not all(_is_known(metric) for metric in named.values()):
         return None
-    found = _find(logits, target, shared.spec, members["aurc"].ranking.num_cells)
-    if found is None:
+    members = len(logits)
+    rows, labels = as_rows(logits.flatten(0, 1), target.expand(members, *target.shape).flatten(0, 1), shared.spec)
+    samples = measure(rows, labels, shared.spec)
+    if not bool(samples.counted.all()):
         return None
-    columns = [_READ[type(metric)](metric, found) for metric in members.values()]
-    return [dict(zip(members, row, strict=True)) for row in torch.stack(columns, 1).tolist()]
+    found = _Found(_sums(samples, shared.spec, members), _levels(samples, named["aurc"].ranking.num_cells, members))
+    columns = [_READ[type(metric)](metric, found) for metric in named.values()]
+    return [dict(zip(named, row, strict=True)) for row in torch.stack(columns, 1).tolist()]
 
 
 def _is_known(metric: Any) -> bool:
     return type(metric) in _READ and not getattr(metric, "debias", False) and getattr(metric, "mode", "") != "exact"
 
 
-def _find(logits: Tensor, target: Tensor, spec: Spec, num_cells: int) -> _Found | None:
-    members = len(logits)
-    rows, labels = as_rows(logits.flatten(0, 1), target.expand(members, *target.shape).flatten(0, 1), spec)
-    flat = measure(rows, labels, spec)
-    if not bool(flat.counted.all()):
-        return None
-    cells = (flat.log_odds.exp().float().view(torch.int32) >> 16).clamp(max=num_cells - 1)  # as the sketch has them
-    index = bin_index(flat.confidence, spec.num_bins, spec.closed).view(members, -1)
+def _sums(samples: Samples, spec: Spec, members: int) -> tuple[BinSums, Totals]:
+    """Those sums that the default metrics read; the others are NaN."""
+    one, p, hit, correct = torch.ones_like(samples.nll), samples.confidence, samples.hit.double(), samples.correct
+    index = bin_index(p, spec.num_bins, spec.closed).view(members, -1)
     index += spec.num_bins * torch.arange(members, device=index.device)[:, None]
-    numbers = torch.stack([torch.ones_like(flat.nll), flat.hit.double(), flat.confidence], -1)
-    sums = numbers.new_zeros(members * spec.num_bins, 3).index_add_(0, index.flatten(), numbers)
-    n, hits, p = sums.view(members, -1, 3).unbind(-1)
-    correct, nll, brier = (column.view(members, -1) for column in (flat.correct, flat.nll, flat.brier))
-    return _Found(correct, nll, brier, n, hits, p, cells.view(members, -1))
+    numbers = torch.stack([one, hit, p, correct.double()], -1)
+    sums = numbers.new_zeros(members * spec.num_bins, 4).index_add_(0, index.flatten(), numbers)
+    n, hits, p, correct = sums.view(members, -1, 4).unbind(-1)
+    finite, unknown = samples.nll.isfinite(), torch.full_like(n, torch.nan)
+    each = {"n": one, "infinite": ~finite, "nll": samples.nll.where(finite, 0), "brier": samples.brier}
+    totals = {name: values.view(members, -1).sum(1) for name, values in each.items()}
+    bins = BinSums(n, hits, p, unknown, unknown, unknown, correct)
+    rest = dict.fromkeys(Totals._fields, unknown[:, 0])
+    return bins, Totals(**{**rest, **totals})
 
 
-def _calibration_error(metric: CalibrationError, found: _Found) -> Tensor:
-    gaps, size = found.gaps.abs(), found.cells.shape[1]
-    if metric.norm == "l1":
-        return gaps.sum(1) / size
-    if metric.norm == "max":
-        return (gaps / found.n.clamp(min=1)).amax(1)
-    return ((gaps**2 / found.n.clamp(min=1)).sum(1) / size).sqrt()
-
-
-def _overconfidence(_: OverconfidenceError, found: _Found) -> Tensor:
-    return (found.p / found.n.clamp(min=1) * found.gaps.clamp(min=0)).sum(1) / found.cells.shape[1]
-
-
-def _area(_: AURC, found: _Found) -> Tensor:
-    """Go through each member's samples by cell; a cell's part of the area is known at its last sample."""
-    cells, order = found.cells.sort(1)
-    wrong, size = (~found.correct).gather(1, order).double(), cells.shape[1]
-    place = torch.arange(size, device=cells.device)
-    first = torch.ones_like(cells, dtype=torch.bool)
-    first[:, 1:] = cells[:, 1:] != cells[:, :-1]
-    above = torch.where(first, place, 0).cummax(1).values
-    errors = wrong.cumsum(1)
-    errors_above = (errors - wrong).gather(1, above)
-    harmonic = torch.digamma(torch.arange(1, size + 2, dtype=torch.float64, device=cells.device))
-    own, count = errors - errors_above, place + 1 - above
-    parts = own + (errors_above - own / count * above) * (harmonic[place + 1] - harmonic[above])
-    return (parts * first.roll(-1, 1)).sum(1) / size
+def _levels(samples: Samples, num_cells: int, members: int) -> Levels:
+    """A row for each member, as the cells of the sketch make them; what is left of a row is empty levels."""
+    cells, order = cell_of(samples.odds, num_cells).view(members, -1).sort(1)
+    wrong = (~samples.correct).view(members, -1).gather(1, order).double()
+    begins = cells.diff(dim=1, prepend=cells[:, :1]) > 0
+    level, empty = begins.cumsum(1), torch.zeros_like(wrong)
+    n, errors = (empty.scatter_add(1, level, numbers) for numbers in (torch.ones_like(wrong), wrong))
+    return Levels(n, errors, p=empty, width=empty)
 
 
 _READ: dict[type, Callable[[Any, _Found], Tensor]] = {
-    Accuracy: lambda _, found: found.correct.double().mean(1),
-    NegativeLogLikelihood: lambda _, found: found.nll.mean(1),
-    BrierScore: lambda _, found: found.brier.mean(1),
-    CalibrationError: _calibration_error,
-    CalibrationGap: lambda _, found: found.gaps.sum(1) / found.cells.shape[1],
-    OverconfidenceError: _overconfidence,
-    AURC: _area,
+    Accuracy: lambda _, found: measures.accuracy(found.sums),
+    NegativeLogLikelihood: lambda _, found: measures.negative_log_likelihood(found.sums),
+    BrierScore: lambda _, found: measures.brier_score(found.sums),
+    CalibrationError: lambda metric, found: measures.calibration_error(found.sums, metric.norm),
+    CalibrationGap: lambda _, found: measures.calibration_gap(found.sums),
+    OverconfidenceError: lambda _, found: measures.overconfidence_error(found.sums),
+    AURC: lambda _, found: risk.area(found.levels),
 }

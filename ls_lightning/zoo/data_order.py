@@ -8,9 +8,16 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ls_lightning.seeds import mixed_seed
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """The permutation of ``size`` samples that one epoch of a run with this seed has."""
+    rng = torch.Generator().manual_seed(mixed_seed("order", seed, epoch))
+    return torch.randperm(size, generator=rng)
 
 
 class EpochOrder(DistributedSampler[Any]):
@@ -37,9 +44,8 @@ class EpochOrder(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         skip, self.skip = self.skip, 0
-        rng = torch.Generator().manual_seed(mixed_seed("order", self.seed, self.epoch))
-        order = torch.randperm(len(self.dataset), generator=rng).tolist()  # type: ignore[arg-type]
-        dealt = islice(cycle(order), self.rank, self.total_size, self.num_replicas)
+        order = epoch_order(len(self.dataset), self.seed, self.epoch)  # type: ignore[arg-type]
+        dealt = islice(cycle(order.tolist()), self.rank, self.total_size, self.num_replicas)
         return islice(dealt, skip, None)
 
 
