@@ -41,7 +41,7 @@ FLOORS = {
     "stacked": 6,
     "train": 6,
 }
-ONLY = {"functional": {"torch"}, "schedules": set[str]()}  # third parties that a storey may import at all
+ONLY = {"functional": {"torch", "triton"}, "schedules": set[str]()}  # third parties that a storey may import at all
 _LATE = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb"}
 NEVER = {"config": _LATE, "report": _LATE, "sweep": _LATE}
 
@@ -163,7 +163,7 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "sklearn"}
+HEAVY = {"torch", "lightning", "pytorch_lightning", "torchmetrics", "wandb", "matplotlib", "sklearn", "triton"}
 
 
 @pytest.mark.parametrize(
