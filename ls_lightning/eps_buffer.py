@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ls_lightning.functional.eps import EPS, Range, check_eps
+from ls_lightning.functional.waiting import is_recorded
 
 Values = Sequence[float] | Tensor
 
@@ -99,8 +100,17 @@ class EpsBuffer(nn.Module):
         return self
 
     def _call(self, function: Callable[..., Tensor], logits: Tensor, target: Tensor, options: dict[str, Any]) -> Tensor:
-        own = {name: getattr(self, name) for name in self._names}
-        return function(logits, target, self._eps_for(logits), **{**own, **options})
+        plain = self.__dict__  # getattr of a module searches it for parameters first
+        own = {name: plain[name] if name in plain else getattr(self, name) for name in self._names}
+        eps = self._number_for(logits)
+        return function(logits, target, self._eps_for(logits) if eps is None else eps, **{**own, **options})
+
+    def _number_for(self, logits: Tensor) -> float | None:
+        """Return eps where it is one number that can be read off at once: fewer operations than a tensor."""
+        eps = self.eps
+        if torch.compiler.is_compiling() or is_recorded() or not eps.is_cpu or eps.ndim or type(eps) is not Tensor:
+            return None
+        return eps.item() + self._eps_rest.item() if logits.dtype == torch.float64 else eps.item()
 
     def _eps_for(self, logits: Tensor) -> Tensor:
         """Return a copy, so that `set_eps` between forward and backward does no harm; 1-d is per class."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from typing_extensions import override
 
 from ls_lightning.callbacks import loss_state
@@ -95,6 +96,8 @@ class LabelSmoothing(L.Callback):
         self._steps = 0
         self._written: float | None = None
         self._logged = -1
+        self._values: dict[str, float] = {}
+        self._shown: dict[str, Tensor] = {}
         self._horizon: int | None = None
         self.watch: Callable[[LossCall], None] | None = None
         self._calls = SmoothedCalls(loss, self.eps, override)
@@ -270,9 +273,14 @@ class LabelSmoothing(L.Callback):
     def _log(self, trainer: L.Trainer) -> None:
         """As Lightning's LearningRateMonitor does, past ``self.log``, which costs about 1 ms a step."""
         found = {"ls/eps": self.eps, **(self.feedback.logged() if self.feedback else {})}
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
+        if found != self._values:
+            self._values, self._shown = found, {name: torch.scalar_tensor(value) for name, value in found.items()}
+        connector = trainer._logger_connector
+        connector._callback_metrics.update(self._shown)  # trainer.callback_metrics computes what the module logs
+        if not trainer.loggers:
+            return
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        if step != self._logged and trainer._logger_connector.should_update_logs:
+        if step != self._logged and connector.should_update_logs:
             self._logged = step
             for logger in trainer.loggers:
                 logger.log_metrics({**found, "epoch": trainer.current_epoch}, step=step)

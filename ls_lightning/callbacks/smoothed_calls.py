@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
-from ls_lightning.tap import Kind, LossCall, is_checkpointed
+from ls_lightning.tap import KINDS, Kind, LossCall, is_checkpointed
 
 Loss = str | nn.Module | Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -35,6 +35,9 @@ class SmoothedCalls:
         self.kind = _kind_of(loss)
         self.override = override
         self.loss = _as_module(loss, eps)
+        self._others = {name for name, kind in KINDS.items() if self.kind not in (None, kind)}
+        self._is_ours = type(self.loss) in LOSSES.values()
+        self._takes_logits = self._is_ours and getattr(self.loss, "input", "logits") == "logits"
         self.count = 0
         self.answered = False
         self.skipped: str | None = None
@@ -43,10 +46,11 @@ class SmoothedCalls:
 
     def __call__(self, call: LossCall) -> Tensor | None:
         """The smoothed loss; None for a call that keeps its own."""
-        if self.kind is not None and call.kind is not None and call.kind != self.kind:
+        if call.function in self._others:
             self.skipped = call.function
             return None
-        if not torch.compiler.is_compiling() and is_checkpointed():
+        compiling = torch.compiler.is_compiling()
+        if not compiling and is_checkpointed():
             raise RuntimeError(
                 f"{call.function} is called inside of activation checkpointing, which computes it a second time in the "
                 "backward pass, where it is not seen. Call the loss outside of the checkpointed part."
@@ -56,11 +60,13 @@ class SmoothedCalls:
         if call.label_smoothing and not self.override:
             raise ValueError(already_smooths(call.function, call.label_smoothing))
         self.answered = True
-        if not torch.compiler.is_compiling():
+        if not compiling:
             self.count += 1
             self.target = call.target
             if self.watch is not None:
                 self.watch(call)
+        if self._takes_logits and call.function == "cross_entropy" and not call.options and call.logits.ndim > 1:
+            return self.loss(call.logits, call.target)  # type: ignore[no-any-return]
         logits, target = call.batch()
         logits = _logit(logits) if call.input == "probs" else logits
         answer = self.loss(logits, target, **self._options(call))
@@ -77,7 +83,7 @@ class SmoothedCalls:
             if options:
                 _check_signature(self.loss.function, options)
             return options
-        if type(self.loss) not in LOSSES.values():
+        if not self._is_ours:
             for name, value in options.items():
                 raise self._cannot_take(name, value)
             return options

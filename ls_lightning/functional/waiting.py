@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 
 READY = frozenset({"cpu"})
 """Types of device on which what was computed is there."""
@@ -14,12 +15,7 @@ def is_ready(values: Tensor) -> bool:
 
 def is_recorded() -> bool:
     """Tell whether what is read off a tensor may be written down as a constant, or is not a number at all."""
-    return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-    )
+    return _len_torch_dispatch_stack() > 0 or _get_tracing_state() is not None or _are_functorch_transforms_active()
 
 
 def are_all(mask: Tensor) -> bool:

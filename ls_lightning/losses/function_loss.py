@@ -47,3 +47,6 @@ class FunctionLoss(EpsBuffer):
     def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         """Return what the function does."""
         return self._call(self.function, logits, target, options)
+
+    def _number_for(self, logits: Tensor) -> None:
+        """A function of the user's own may want a tensor, as it is promised one."""

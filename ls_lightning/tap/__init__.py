@@ -10,8 +10,8 @@ does what the original does, so one that is kept beyond the step does no harm; w
 is an error. Nothing is written to the module that is not taken back at the end of the step.
 """
 
-from ls_lightning.tap.call import Kind, LossCall, Select, smoothing_modules
+from ls_lightning.tap.call import KINDS, Kind, LossCall, Select, smoothing_modules
 from ls_lightning.tap.seam import is_checkpointed
 from ls_lightning.tap.tap import Tap
 
-__all__ = ["Kind", "LossCall", "Select", "Tap", "is_checkpointed", "smoothing_modules"]
+__all__ = ["KINDS", "Kind", "LossCall", "Select", "Tap", "is_checkpointed", "smoothing_modules"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._guards import TracingContext
 from torch.nn import functional as F
 
-from ls_lightning.tap.call import KINDS, LossCall, set_options
+from ls_lightning.tap.call import KINDS, LossCall
 
 
 class Listener(Protocol):
@@ -26,32 +26,39 @@ class Listener(Protocol):
 
 
 class Seam:
-    """Leads the calls of torch's losses to the taps that are open."""
+    """Leads the calls of torch's losses to the taps that are open.
+
+    Attributes:
+        taps: those that are.
+    """
 
     def __init__(self) -> None:
-        self._taps: list[Listener] = []
+        self.taps: list[Listener] = []
         self._busy = False
-        self._held: list[tuple[ModuleType, str, Any]] = []
+        self._held: list[Any] = []
 
-    def open(self, tap: Listener) -> None:
-        """Let the tap see what is called from now on."""
-        if not self._taps:
-            self._held = [(gate.namespace, gate.name, getattr(gate.namespace, gate.name)) for gate in GATES]
-            for gate in GATES:
-                setattr(gate.namespace, gate.name, gate.function)
-        self._taps.append(tap)
+    def open(self, tap: Listener, places: Iterable[Place]) -> None:
+        """Let the tap see what is called from now on, and the places hold twins where they still hold functions."""
+        if not self.taps:
+            held = self._held = []
+            for namespace, name, function in GATES:
+                held.append(namespace[name])
+                namespace[name] = function
+        self.taps = [*self.taps, tap]
+        for namespace, name, function, twin in places:
+            if namespace.get(name) is function:
+                namespace[name] = twin
 
-    def close(self, tap: Listener) -> None:
-        """See no more; after the last tap the names are torch's own again."""
-        self._taps = [other for other in self._taps if other is not tap]
-        if not self._taps:
-            for namespace, name, own in self._held:
-                setattr(namespace, name, own)
+    def close(self, tap: Listener, places: Iterable[Place]) -> None:
+        """See no more; what the step has assigned stays, and after the last tap the names are torch's own again."""
+        for namespace, name, function, twin in places:
+            if namespace.get(name) is twin:
+                namespace[name] = function
+        self.taps = [other for other in self.taps if other is not tap]
+        if not self.taps:
+            for (namespace, name, _), own in zip(GATES, self._held, strict=False):  # fewer if opening was broken off
+                namespace[name] = own
             self._held = []
-
-    def pass_on(self, call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
-        """For the gates: what the open taps make of a call."""
-        return self.ask(self._taps, call, run_own)
 
     def ask(self, taps: Sequence[Listener], call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
         """The answer of one of the taps, or else the module's own loss."""
@@ -59,7 +66,11 @@ class Seam:
             return run_own()
         self._busy = True
         try:
-            answers = [answer for answer in [tap.offer(call) for tap in taps] if answer is not None]
+            answers = []
+            for tap in taps:
+                answer = tap.offer(call)
+                if answer is not None:
+                    answers.append(answer)
         finally:
             self._busy = False
         if len(answers) > 1:
@@ -73,30 +84,42 @@ SEAM = Seam()
 
 
 class Gate(NamedTuple):
-    """What stands in for the native ``namespace.name`` during a step."""
+    """What stands in for the native function ``name`` of a module during a step."""
 
-    namespace: ModuleType
+    namespace: dict[str, Any]
     name: str
     function: Callable[..., Tensor]
 
 
-def _gate(namespace: ModuleType, name: str, function: str, *names: str) -> Gate:
-    """For a native function that ``F.function`` ends in; ``names`` are those of its arguments after the target."""
-    own = getattr(torch.ops.aten, name)
+def _gate(namespace: ModuleType, name: str, function: str, **usual: Any) -> Gate:
+    """For a native function that ``F.function`` ends in; ``usual`` are its arguments after the target, as F has them.
+
+    Its own ``reduction`` is 0.
+    """
+    native, traceable = getattr(namespace, name), getattr(torch.ops.aten, name)
 
     def gate(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None:
+        # What compiled code computes with while it is being compiled is no tensor of torch's own class.
+        is_own = type(input) is Tensor or torch.compiler.is_dynamo_compiling()
+        if not is_own and TracingContext.try_get() is not None:
             raise RuntimeError(
                 f"compiled code calls {function} through a partial, a closure or a default argument, where it cannot "
                 f"be seen. Call it as F.{function} or by its loss module, or leave the loss out of torch.compile."
             )
-        given = {"reduction": 0, **dict(zip(names, args, strict=False)), **kwargs}
-        options = {**given, "reduction": _REDUCTIONS[given["reduction"]]}
+        given = {"reduction": 0, **dict(zip(usual, args, strict=False)), **kwargs}
+        options = {key: v for key, v in given.items() if isinstance(v, Tensor) or v != usual[key]}
         smoothing = options.pop("label_smoothing", 0.0)
-        call = LossCall(function, input, target, set_options(options), smoothing, 0)
-        return SEAM.pass_on(call, lambda: own(input, target, **given))
+        if "reduction" in options:
+            options["reduction"] = _REDUCTIONS[given["reduction"]]
 
-    return Gate(namespace, name, gate)
+        def run_own() -> Tensor:
+            run = traceable if torch.compiler.is_compiling() else native
+            loss: Tensor = run(input, target, **given)
+            return loss
+
+        return SEAM.ask(SEAM.taps, LossCall(function, input, target, options, smoothing, 0), run_own)
+
+    return Gate(vars(namespace), name, gate)
 
 
 def _refuse_chunks(*args: Any, **kwargs: Any) -> Tensor:
@@ -108,17 +131,18 @@ def _refuse_chunks(*args: Any, **kwargs: Any) -> Tensor:
 
 def _gates() -> Iterator[Gate]:
     nn_ = torch._C._nn
-    yield _gate(nn_, "cross_entropy_loss", "cross_entropy", "weight", "reduction", "ignore_index", "label_smoothing")
-    yield _gate(nn_, "nll_loss_nd", "nll_loss", "weight", "reduction", "ignore_index")
-    yield _gate(torch, *["binary_cross_entropy_with_logits"] * 2, "weight", "pos_weight", "reduction")
-    yield _gate(nn_, *["binary_cross_entropy"] * 2, "weight", "reduction")
+    class_options = {"weight": None, "reduction": 1, "ignore_index": -100}
+    yield _gate(nn_, "cross_entropy_loss", "cross_entropy", **class_options, label_smoothing=0.0)
+    yield _gate(nn_, "nll_loss_nd", "nll_loss", **class_options)
+    yield _gate(torch, *["binary_cross_entropy_with_logits"] * 2, weight=None, pos_weight=None, reduction=1)
+    yield _gate(nn_, *["binary_cross_entropy"] * 2, weight=None, reduction=1)
     try:
         chunked = importlib.import_module("torch.nn.modules.linear_cross_entropy")
     except ModuleNotFoundError:  # before torch 2.13
         return
     for name in ("_linear_cross_entropy_batch_chunked", "_linear_cross_entropy_batch_chunked_no_reduction"):
         if hasattr(chunked, name):
-            yield Gate(chunked, name, _refuse_chunks)
+            yield Gate(vars(chunked), name, _refuse_chunks)
 
 
 _REDUCTIONS = ("none", "mean", "sum")
@@ -132,16 +156,6 @@ class Place(NamedTuple):
     name: str
     function: Callable[..., Tensor]
     twin: Callable[..., Tensor]
-
-    def put(self) -> None:
-        """Hold the twin, unless something else is held by now."""
-        if self.namespace.get(self.name) is self.function:
-            self.namespace[self.name] = self.twin
-
-    def take_back(self) -> None:
-        """Hold the function again, unless the step has assigned something else."""
-        if self.namespace.get(self.name) is self.twin:
-            self.namespace[self.name] = self.function
 
 
 def _traceable(function: FunctionType) -> FunctionType:
@@ -177,9 +191,15 @@ def places(module: nn.Module) -> list[Place]:
 
 def is_checkpointed() -> bool:
     """Whether the caller runs inside of activation checkpointing, as the backward pass will do a second time."""
+    # One kind of it turns gradients off, the other saves tensors by hooks: cheaper to ask than to look at all frames.
+    if torch.is_grad_enabled() and _top_hooks is not None and _top_hooks(False) is None:
+        return False
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
         if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
             return True
     return False
+
+
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # from torch 2.8 on

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -46,31 +46,35 @@ class Tap:
         self._named = Named(self, module, str(target)) if named else None
         self._places = [] if named else places(module)
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """See the calls made inside; afterwards everything is as it was."""
+    def step(self) -> Self:
+        """A context that sees the calls made inside; afterwards everything is as it was."""
+        return self
+
+    def __enter__(self) -> None:  # not a generator, which takes longer than what is done here
         self.calls = 0
         try:
             if self._named is not None:
                 self._named.put()
             else:
-                SEAM.open(self)
-                for place in self._places:
-                    place.put()
-            yield
-        finally:
-            for place in self._places:
-                place.take_back()
-            if self._named is not None:
-                self._named.take_back()
-            else:
-                SEAM.close(self)
+                SEAM.open(self, self._places)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._named is not None:
+            self._named.take_back()
+        else:
+            SEAM.close(self, self._places)
 
     def offer(self, call: LossCall) -> Tensor | None:
         """The handler's answer to a call."""
         # A count in compiled code recompiles a function that is called several times a step.
         if self._select is not None or not torch.compiler.is_compiling():
-            call = call._replace(position=self.calls)
+            if self.calls:
+                call = call._replace(position=self.calls)
             self.calls += 1
         if self._select is not None and not self._select(call):
             return None
