@@ -138,7 +138,7 @@ def test_nothing_finished_is_exit_code_1(tmp_path, capsys):
 
 MISTAKES = [
     ("selct=nll", "selct is not a key of the report. Did you mean select?"),
-    ("zzz=1", "Keys: select, out,"),
+    ("zzz=1", "Keys: select, columns, out,"),
     ("select=typo", "select must name a metric"),
     ("select=nl", "Did you mean nll?"),
     ("select=aurc", "select=aurc needs val/aurc"),
@@ -389,3 +389,23 @@ def test_a_real_sweep(tmp_path):
         assert curve["risk"][-1] == pytest.approx(1 - found["metrics"]["test"]["acc"], abs=1e-12)
         # the mean risk over coverages is the area, but for the steps between a hundred points
         assert sum(curve["risk"]) / 100 == pytest.approx(found["metrics"]["test"]["aurc"], abs=5e-3)
+
+
+def test_columns(sweep, capsys):
+    for folder in sweep.iterdir():
+        found = json.loads((folder / "result.json").read_text())
+        for values in found["metrics"].values():
+            values["macro_f1"] = 0.75
+        (folder / "result.json").write_text(json.dumps(found))
+    _, out, _ = run(capsys, sweep, "figures=none", "columns=[val/macro_f1,accuracy]")
+    assert re.search(r"n +macro f1 +accuracy %\n", out)
+    assert "0.750 ±0.000" in out
+    assert "| macro f1 | accuracy % |" in (sweep / "report" / "report.md").read_text()
+    _, out, _ = run(capsys, sweep, "figures=none", "columns=all")
+    assert "macro f1" in out
+    _, out, _ = run(capsys, sweep, "figures=none", "select=macro_f1")
+    assert "macro f1" in out  # what decided is shown
+    code, _, err = run(capsys, sweep, "figures=none", "columns=macro_f2")
+    assert (code, err) == (
+        2, "error: columns=macro_f2 needs test/macro_f2, which no finished job has. Did you mean macro_f1?\n"
+    )  # fmt: skip

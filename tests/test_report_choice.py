@@ -267,3 +267,52 @@ def test_two_seeds_say_little(tmp_path):
     said = text(chosen(write_sweep(tmp_path, lambda eps: 0.5 + 0.001 * eps, grid=(0, 0.1), seeds=range(2), noise=0.01)))
     assert "Two seeds say little about the spread. Train at least 3 more:\npython" in said
     assert "'seed=range(2,5)'" in said
+
+
+def with_own(root, values, **keys):
+    """A sweep in which the module logged a metric of its own, in validation and test."""
+    for number, (eps, seed) in enumerate((eps, seed) for eps in values for seed in range(3)):
+        own = {name: value + 0.001 * seed for name, value in values[eps].items()}
+        both = {**measured(0.5), **own}
+        write_job(root / str(number), eps, seed, val=both, test=both, **keys)
+    return root
+
+
+def test_a_metric_of_ones_own_decides(tmp_path):
+    sweep = with_own(tmp_path, {0: {"macro_f1": 0.8, "score": 3}, 0.1: {"macro_f1": 0.9, "score": 2}})
+    choice = chosen(sweep, "macro_f1")
+    assert (choice.criterion.label, choice.chosen.eps) == ("1 - macro f1", 0.1)
+    said = text(choice)
+    assert said.startswith("eps 0.1: macro f1 0.801 -> 0.901, ECE 5.0 -> 5.0 %")
+    assert "macro f1 +0.100" in said
+    assert [chosen(sweep, f"val/score:{side}").chosen.eps for side in ("min", "max")] == [0.1, 0]
+    assert chosen(sweep, "score:max+0.001*nll").chosen.eps == 0
+    with pytest.raises(ConfigError, match=r"needs val/macro_f2, which no finished job has\. Did you mean val/macro_f1"):
+        chosen(sweep, "macro_f2:max")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("score", "For one of your own say which side is better: score:max or score:min."),
+        ("ece:max", "ece is better lower, so ece:max would choose the worst"),
+        ("test/score:max", "select is of validation data"),
+    ],
+)
+def test_a_metric_of_ones_own_needs_a_side(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_criterion(wrong)
+
+
+def test_networks_that_still_learn_are_said_to(tmp_path):
+    for seed in range(3):
+        for k, (eps, nll) in enumerate(((0, "0.9 0.5 0.3"), (0.1, "0.9 0.3 0.31"))):
+            folder = write_job(tmp_path / f"{seed}{k}", eps, seed, val=measured(0.5 + eps), test=measured(0.5))
+            curve = [f"{10 * step + 9},{value}" for step, value in enumerate(nll.split())]
+            (folder / "metrics.csv").write_text("\n".join(["step,val/nll", *curve, f"30,{nll.split()[-1]}", ""]))
+    (said,) = (one for one in explain(chosen(tmp_path)) if "trained to the end" in one)
+    assert said.startswith(
+        "Not trained to the end: the NLL on validation was still falling in the last epoch in 3 of 3"
+    )
+    assert "jobs of eps 0, so more epochs" in said
+    assert said.endswith("Train longer: trainer.max_epochs=80.")

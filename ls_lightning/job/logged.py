@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import lightning as L
 
+from ls_lightning.sweep.measures import STAGE
 from ls_lightning.zoo.classifier import Classifier
 
-_STAGE = re.compile(r"(val|valid|validation|test|eval)[/_]")
 _LOADER = re.compile(r"/dataloader_idx_\d+$")
 _OURS = re.compile(r"(ls|\w+_scaled)/")
 
@@ -44,4 +44,4 @@ def _logged(trainer: L.Trainer, stage: str) -> Iterator[tuple[str, str, float]]:
         if not _OURS.match(name):
             loader = _LOADER.search(name)
             home = stage + (loader[0] if loader else "")
-            yield home, _STAGE.sub("", name.removesuffix(loader[0] if loader else ""), count=1), float(value)
+            yield home, STAGE.sub("", name.removesuffix(loader[0] if loader else "")), float(value)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig, OmegaConf
 
 from ls_lightning.callbacks.beside import first_of
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
@@ -26,7 +25,7 @@ from ls_lightning.sweep.provenance import git_revision, versions
 def job_result(
     trainer: L.Trainer,
     data: L.LightningDataModule,
-    cfg: DictConfig,
+    config: dict[str, Any],
     folder: Path,
     choices: dict[str, str],
     started: float,
@@ -37,21 +36,21 @@ def job_result(
     Args:
         trainer: at the end of the job.
         data: what it was trained on.
-        cfg: as of :func:`run_job`.
-        folder: the same.
+        config: as it was trained, as plain values.
+        folder: as of :func:`run_job`.
         choices: the same.
         started: when, by ``time.time``.
         seconds: how long it took.
     """
     return {
         "status": "complete",
-        "name": cfg.name or folder.name,
-        **_smoothing(trainer, cfg, choices),
-        "seed": cfg.seed,
-        "model": _chosen("model", cfg, choices),
-        "data": _chosen("data", cfg, choices),
+        "name": config["name"] or folder.name,
+        **_smoothing(trainer, config, choices),
+        "seed": config["seed"],
+        "model": _chosen("model", config, choices),
+        "data": _chosen("data", config, choices),
         "label_noise": getattr(data, "measured_noise", None),
-        "digest": job_digest(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
+        "digest": job_digest(config),
         **_found(trainer),
         **_bayes(trainer, data),
         "steps": trainer.global_step,
@@ -103,18 +102,18 @@ def _lists(columns: ReliabilityBins | RiskCoverage) -> dict[str, list[float]]:
     return {name: column.tolist() for name, column in columns._asdict().items()}
 
 
-def _smoothing(trainer: L.Trainer, cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
+def _smoothing(trainer: L.Trainer, config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
     callback = first_of(trainer, LabelSmoothing)
     if callback is None:
         return {"eps": 0.0, "loss": "none", "schedule": None}
-    found = {"eps": cfg.eps, "loss": _chosen("loss", cfg, choices), "schedule": name_of(callback.schedule)}
+    found = {"eps": config["eps"], "loss": _chosen("loss", config, choices), "schedule": name_of(callback.schedule)}
     loop = callback.feedback
     if loop is None:
         return found
     return {**found, "feedback": {"eps": loop.eps, "gap": loop.gap, "gain": loop.gain, "updates": loop.updates}}
 
 
-def _chosen(group: str, cfg: DictConfig, choices: dict[str, str]) -> str:
+def _chosen(group: str, config: dict[str, Any], choices: dict[str, str]) -> str:
     """The option of a config group, or the user's own class."""
-    target = str(cfg[group]._target_)
+    target = str(config[group]["_target_"])
     return choices.get(group, target) if target.startswith("ls_lightning.") else target

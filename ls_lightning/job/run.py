@@ -82,7 +82,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str], overrides: S
         if isinstance(error, SystemExit) and trainer.interrupted:  # Lightning saved a checkpoint and exits
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}") from error
         raise
-    result = job_result(trainer, data, cfg, folder, choices, started, elapsed.seconds)
+    result = job_result(trainer, data, config, folder, choices, started, elapsed.seconds)
     add_logged(result["metrics"], logged)
     if overrides and not (folder / OVERRIDES).exists():  # which a sweep writes
         result["overrides"] = list(overrides)

@@ -61,7 +61,7 @@ def _once(options: Options, console: Console) -> int:
         print_left_out(group_jobs(jobs)[1], console)
         console.print(f"\nNone of {len(jobs)} jobs is complete, so there is nothing to compare yet.")
         return 1
-    report = make_report(jobs, options.select, options.level)
+    report = make_report(jobs, options.select, options.level, options.columns)
     print_report(report, console)
     _write(report, options, options.out or _usual_out(folders), console)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -43,4 +44,6 @@ class ReportAfterSweep(Callback):
 
 
 def _text(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

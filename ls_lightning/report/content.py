@@ -12,6 +12,8 @@ from ls_lightning.sweep.choose import Choice, choose
 from ls_lightning.sweep.criterion import Criterion
 from ls_lightning.sweep.groups import Group, group_jobs
 from ls_lightning.sweep.jobs import COMPLETE, Job
+from ls_lightning.sweep.measures import Measure
+from ls_lightning.sweep.table import shown_measures, stage_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Report:
         choices: the choice for each setting in which there is one.
         level: of the intervals.
         refused: why there is no choice in the other settings.
+        measures: the metrics of the tables.
     """
 
     groups: Sequence[Group]
@@ -31,6 +34,7 @@ class Report:
     choices: dict[str, Choice]
     level: float
     refused: dict[str, str]
+    measures: Sequence[Measure]
 
     @property
     def jobs(self) -> list[Job]:
@@ -62,11 +66,14 @@ class Report:
         return found + [(key, f"No answer: {why}", []) for key, why in self.refused.items()]
 
 
-def make_report(jobs: Sequence[Job], criterion: Criterion, level: float = 0.95) -> Report:
+def make_report(
+    jobs: Sequence[Job], criterion: Criterion, level: float = 0.95, columns: Sequence[str] | None = None
+) -> Report:
     """Group the jobs and choose an eps in each setting.
 
     Raises:
-        ConfigError: no job has what the criterion needs, though something was measured on validation.
+        ConfigError: no job has what the criterion needs, though something was measured on validation; or one of the
+            ``columns`` that were asked for.
     """
     groups, left_out = group_jobs(jobs)
     choices: dict[str, Choice] = {}
@@ -79,4 +86,5 @@ def make_report(jobs: Sequence[Job], criterion: Criterion, level: float = 0.95) 
     validated = any(column.startswith("val") for group in groups for job in group.jobs for column in job.values)
     if refused and not choices and validated:
         raise ConfigError(next(iter(refused.values())))
-    return Report(groups, left_out, choices, level, refused)
+    measures = shown_measures(groups, stage_of(groups), columns, criterion.own)
+    return Report(groups, left_out, choices, level, refused, measures)

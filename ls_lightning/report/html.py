@@ -48,8 +48,8 @@ def html_report(report: Report, refresh: float | None = None) -> str:
         "stage": stage,
         "level": f"{100 * level:g}",
         "spread": report.spread,
-        "means": mean_table(report.groups, list(report.choices.values()), level),
-        "differences": difference_table(report.groups, level),
+        "means": mean_table(report.groups, report.measures, list(report.choices.values()), level),
+        "differences": difference_table(report.groups, report.measures, level),
         "left_out": left_out_table(report.left_out),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
     }

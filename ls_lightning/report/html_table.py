@@ -13,7 +13,7 @@ from ls_lightning.sweep.estimate import Estimate
 from ls_lightning.sweep.groups import Group, baseline_of
 from ls_lightning.sweep.jobs import Job
 from ls_lightning.sweep.measures import MEASURES, Measure
-from ls_lightning.sweep.table import MISSING, header, shown_measures, stage_of
+from ls_lightning.sweep.table import MISSING, header, stage_of
 
 _TEXTS = {"setting", "loss", "schedule", "seeds", "status", "folder", "why it is not counted", "overrides"}
 
@@ -60,10 +60,10 @@ def glance_table(choice: Choice, level: float) -> str:
     return f'<div class="glance"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def mean_table(groups: Sequence[Group], choices: Sequence[Choice], level: float) -> str:
+def mean_table(groups: Sequence[Group], measures: Sequence[Measure], choices: Sequence[Choice], level: float) -> str:
     """Mean and interval of every group, as trained and after temperature scaling; the recommended one is marked."""
     stage, rows = stage_of(groups), []
-    measures, chosen = shown_measures(groups, stage), [choice.chosen for choice in choices]
+    chosen = [choice.chosen for choice in choices]
     for number, group in enumerate(groups):
         mark = " chosen" if any(group is one for one in chosen) else ""
         plain = [_estimate(measure, group.estimate(f"{stage}/{measure.key}", level)) for measure in measures]
@@ -77,10 +77,9 @@ def mean_table(groups: Sequence[Group], choices: Sequence[Choice], level: float)
     return _table("means", [*_key_names(groups), "T", *map(header, measures)], rows)
 
 
-def difference_table(groups: Sequence[Group], level: float) -> str:
+def difference_table(groups: Sequence[Group], measures: Sequence[Measure], level: float) -> str:
     """Each group minus plain training in its setting; empty text where there is none."""
     stage, rows = stage_of(groups), []
-    measures = shown_measures(groups, stage)
     for number, group in enumerate(groups):
         base = baseline_of(group, groups)
         if base is None or base is group or not group.smooths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ls_lightning.report.content import Report
-from ls_lightning.sweep.table import Row, difference_rows, header, mean_rows, shown_measures, stage_of
+from ls_lightning.sweep.table import Row, difference_rows, header, mean_rows, stage_of
 
 
 def markdown(report: Report, figures: Sequence[tuple[str, str]] = ()) -> str:
@@ -45,9 +45,9 @@ def _tables(report: Report) -> list[str]:
         "T fitted on validation. The gap is mean confidence minus accuracy: above 0 is overconfident. "
         f"{report.spread}",
         "",
-        *_table(mean_rows(groups, level), report),
+        *_table(mean_rows(groups, report.measures, level), report),
     ]
-    differences = difference_rows(groups, level)
+    differences = difference_rows(groups, report.measures, level)
     if differences:
         lines += ["## Minus plain training (eps 0)", "", "Paired over the n seeds that both have.", ""]
         lines += _table(differences, report)
@@ -55,7 +55,7 @@ def _tables(report: Report) -> list[str]:
 
 
 def _table(rows: Sequence[Row], report: Report) -> list[str]:
-    measures = shown_measures(report.groups, stage_of(report.groups))
+    measures = report.measures
     keys = list(dict.fromkeys(key for row in rows for key in row.keys))
     right = ["---:" if key in ("eps", "n") else "---" for key in keys] + ["---:"] * len(measures)
     lines = [_line([*keys, *map(header, measures)]), f"|{'|'.join(right)}|"]

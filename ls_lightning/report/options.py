@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ls_lightning.errors import ConfigError
+from ls_lightning.errors import ConfigError, did_you_mean
 from ls_lightning.sweep.criterion import Criterion, parse_criterion
+from ls_lightning.sweep.measures import metric_key
 
 FORMATS = ("png", "svg", "pdf")
 NO_MATPLOTLIB = "Figures are left out: they need matplotlib: pip install 'ls-lightning[plot]'."
@@ -28,7 +28,8 @@ sweep.csv and figures.
 Keys
   select=nll       what picks eps on validation: nll, accuracy, ece, brier, aurc, any other of ours, or a weighted sum
                    (lower is better: accuracy counts as error rate, the gap by its size); nll_scaled is the NLL that
-                   temperature scaling leaves
+                   temperature scaling leaves; what your module logs, with its better side: score:max
+  columns=acc,f1   metrics of the tables, yours among them; all shows every one
   out=<folder>     where the files go; usually report/ in the sweep's folder
   figures=png,svg  their formats (png, svg, pdf), or none
   html=true        report.html: one file with interactive figures and tables; false leaves it out
@@ -47,6 +48,7 @@ class Options:
     Args:
         folders: of sweeps and jobs; empty for the newest sweep.
         select: what picks eps.
+        columns: metrics of the tables; None for the usual ones.
         out: where files go; None for the usual place.
         figures: formats of the figures; empty for none.
         html: whether report.html is written.
@@ -59,6 +61,7 @@ class Options:
 
     folders: tuple[Path, ...] = ()
     select: Criterion = field(default_factory=lambda: parse_criterion("nll"))
+    columns: tuple[str, ...] | None = None
     out: Path | None = None
     figures: tuple[str, ...] = ("png", "svg")
     html: bool = True
@@ -90,15 +93,14 @@ def parse_options(words: Sequence[str]) -> Options:
             continue
         key = key.removeprefix("report.")
         if key not in _KEYS:
-            close = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Keys: {', '.join(_KEYS)}; --help explains them."
-            raise ConfigError(f"{key} is not a key of the report. {hint}")
+            hint = did_you_mean(key, _KEYS) or f" Keys: {', '.join(_KEYS)}; --help explains them."
+            raise ConfigError(f"{key} is not a key of the report.{hint}")
         if key in seen:
             raise ConfigError(f"{key} must be given once, got it twice.")
         seen.add(key)
         options = replace(options, **{key: _KEYS[key](text)})
-    if options.compare and (options.folders or seen & {"select", "html"}):
-        other = next(iter(sorted(seen & {"select", "html"})), None) or str(options.folders[0])
+    if options.compare and (options.folders or seen & _OF_REPORTS):
+        other = next(iter(sorted(seen & _OF_REPORTS)), None) or str(options.folders[0])
         raise ConfigError(f"compare overlays the jobs that it names, so {other} would be ignored. Leave it away.")
     if options.upload and (options.watch is not None or options.compare):
         other = "compare" if options.compare else "watch"
@@ -143,6 +145,13 @@ def _flag(key: str) -> Callable[[str], bool]:
     return read
 
 
+def _columns(text: str) -> tuple[str, ...]:
+    names = tuple(metric_key(name.strip()) for name in text.strip("[]").split(","))
+    if not all(names):
+        raise ConfigError(f"columns must be metrics such as acc,nll,f1, or all, got {text!r}.")
+    return tuple(dict.fromkeys(names))
+
+
 def _compare(text: str) -> tuple[Path, ...]:
     return tuple(_folder(name.strip()) for name in text.split(","))
 
@@ -160,8 +169,10 @@ def _number(key: str, needed: str, fits: Callable[[float], bool]) -> Callable[[s
     return read
 
 
+_OF_REPORTS = {"select", "columns", "html"}
 _KEYS: dict[str, Callable[[str], Any]] = {
     "select": parse_criterion,
+    "columns": _columns,
     "out": _out,
     "figures": _figures,
     "html": _flag("html"),

@@ -13,7 +13,7 @@ from rich.text import Text
 from ls_lightning.report.content import Report
 from ls_lightning.sweep.jobs import Job
 from ls_lightning.sweep.measures import Measure
-from ls_lightning.sweep.table import Row, difference_rows, header, mean_rows, shown_measures, stage_of
+from ls_lightning.sweep.table import Row, difference_rows, header, mean_rows, stage_of
 
 _GAP = 2
 _MOST_LEFT_OUT = 12
@@ -23,10 +23,12 @@ def print_report(report: Report, console: Console) -> None:
     """Table, differences, the jobs that are not counted, and last what to do."""
     groups, level = report.groups, report.level
     if groups:
-        stage, measures = stage_of(groups), shown_measures(groups, stage_of(groups))
-        title = f"On {stage} data, mean and {100 * level:g} % t interval over seeds"
-        _print_tables(console, title, mean_rows(groups, level), measures)
-        differences = difference_rows(groups, level)
+        measures, title = (
+            report.measures,
+            f"On {stage_of(groups)} data, mean and {100 * level:g} % t interval over seeds",
+        )
+        _print_tables(console, title, mean_rows(groups, measures, level), measures)
+        differences = difference_rows(groups, measures, level)
         if differences:
             _print_tables(console, "Minus plain training (eps 0), paired over seeds", differences, measures)
     print_left_out(report.left_out, console)

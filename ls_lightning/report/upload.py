@@ -11,7 +11,7 @@ from typing import Any
 
 from ls_lightning.report.content import Report
 from ls_lightning.sweep.groups import Group
-from ls_lightning.sweep.table import header, shown_measures, stage_of
+from ls_lightning.sweep.table import header, stage_of
 from ls_lightning.sweep.tidy import tidy_csv
 from ls_lightning.wandb_run import Rows, log_run
 
@@ -59,7 +59,7 @@ def upload(report: Report, out: Path, figures: Sequence[tuple[str, str]], files:
 def _table(report: Report) -> Rows:
     """Mean and half of the interval of each measure, as numbers; below each group the same after scaling."""
     stage = stage_of(report.groups)
-    measures = shown_measures(report.groups, stage)
+    measures = report.measures
     columns = [*_KEYS, *(name for measure in measures for name in (header(measure), f"{header(measure)} ±"))]
     rows: list[list[Any]] = []
     for group in report.groups:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ls_lightning.sweep.choose import ALPHA, Choice
 from ls_lightning.sweep.commands import baseline_command, first_command, seeds_command, widen_command
 from ls_lightning.sweep.estimate import Estimate
 from ls_lightning.sweep.groups import Group
-from ls_lightning.sweep.measures import MEASURES
+from ls_lightning.sweep.measures import MEASURES, Measure
 from ls_lightning.sweep.student import MOST_SEEDS
+from ls_lightning.sweep.undertrained import undertrained
 
 
 def headline(choice: Choice, level: float = 0.95) -> str:
@@ -23,18 +25,25 @@ def headline(choice: Choice, level: float = 0.95) -> str:
     if len({candidate.group.loss for candidate in choice.candidates}) > 1:
         name = f"{group.loss}, {name}"
     if base is None or base is group:
-        return f"{name}: {_levels(group, stage)} over {_seeds(len(group.jobs))}{_scaling(group, stage)}."
+        levels = _levels(group, stage, choice.criterion.own)
+        return f"{name}: {levels} over {_seeds(len(group.jobs))}{_scaling(group, stage)}."
     ece, before = group.estimate(f"{stage}/ece"), base.estimate(f"{stage}/ece")
     parts = [] if ece is None or before is None else [f"ECE {100 * before.mean:.1f} -> {100 * ece.mean:.1f} %"]
+    for measure in choice.criterion.own:
+        before, after = (one.estimate(f"{stage}/{measure.key}") for one in (base, group))
+        if before is not None and after is not None:
+            parts.insert(0, f"{measure.label} {measure.show(before.mean)} -> {measure.show(after.mean)}")
     gain = group.difference(base, f"{stage}/acc", level)
     if gain is not None:
         parts.append(f"accuracy {MEASURES['acc'].show(gain.mean, gain.half, signed=True)} points")
     return f"{name}: {', '.join(parts)} over {_over(gain, group)}{_scaling(base, stage)}."
 
 
-def _levels(group: Group, stage: str) -> str:
-    found = [(MEASURES[key], group.estimate(f"{stage}/{key}")) for key in ("ece", "acc")]
-    return ", ".join(f"{m.label} {m.show(e.mean, e.half)} %" for m, e in found if e is not None)
+def _levels(group: Group, stage: str, own: Sequence[Measure]) -> str:
+    found = [
+        (measure, group.estimate(f"{stage}/{measure.key}")) for measure in (*own, MEASURES["ece"], MEASURES["acc"])
+    ]
+    return ", ".join(f"{m.label} {m.show(e.mean, e.half)} {m.unit}".rstrip() for m, e in found if e is not None)
 
 
 def _scaling(plain: Group, stage: str) -> str:
@@ -58,7 +67,14 @@ def _seeds(n: int) -> str:
 
 def explain(choice: Choice, level: float = 0.95) -> list[str]:
     """What the test data say of it, how it was chosen, and what evidence is lacking, a paragraph each."""
-    found = [_verdict(choice), _difference(choice, level), _how(choice), _edge(choice), _passed_over(choice)]
+    found = [
+        _verdict(choice),
+        _difference(choice, level),
+        _how(choice),
+        undertrained(choice),
+        _edge(choice),
+        _passed_over(choice),
+    ]
     if choice.stage == "val":
         found.append(
             "Nothing was measured on test data, so all numbers are of the validation data that chose: they flatter it."
@@ -93,10 +109,9 @@ def _difference(choice: Choice, level: float) -> str:
     if choice.reference is None:
         return ""
     words = []
-    for key in ("nll", "acc", "ece", "brier", "aurc"):
-        found = choice.asked.difference(choice.reference, f"{choice.stage}/{key}", level)
+    for measure in (*choice.criterion.own, *(MEASURES[key] for key in ("nll", "acc", "ece", "brier", "aurc"))):
+        found = choice.asked.difference(choice.reference, f"{choice.stage}/{measure.key}", level)
         if found is not None:
-            measure = MEASURES[key]
             unit = " points" if measure.unit else ""
             words.append(f"{measure.label} {measure.show(found.mean, found.half, signed=True)}{unit}")
     if not words:

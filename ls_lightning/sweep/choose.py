@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ls_lightning.errors import ConfigError
+from ls_lightning.errors import ConfigError, did_you_mean
 from ls_lightning.sweep.criterion import Criterion
 from ls_lightning.sweep.estimate import Estimate, difference, mean_interval
 from ls_lightning.sweep.groups import Group, baseline_of
@@ -124,8 +124,10 @@ def choose(groups: Sequence[Group], criterion: Criterion) -> Choice:
     costs = {index: _costs(group, criterion, "val") for index, group in enumerate(groups)}
     able = [(groups[index], found) for index, found in costs.items() if found]
     if not able:
-        lacking = ", ".join(criterion.columns("val"))
-        raise ConfigError(f"select={criterion.text} needs {lacking}, which no finished job has. Choose another metric.")
+        lacking = criterion.columns("val")
+        there = sorted({column for group in groups for job in group.jobs for column in job.values if "val/" in column})
+        hint = did_you_mean(lacking[0], there) or f" There are {', '.join(there[:12])}{', ...' * (len(there) > 12)}."
+        raise ConfigError(f"select={criterion.text} needs {', '.join(lacking)}, which no finished job has.{hint}")
     if any(len(found) > 1 for _, found in able):
         able = [(group, found) for group, found in able if len(found) > 1]
     best, best_costs = min(able, key=lambda item: mean_interval(list(item[1].values())).mean)

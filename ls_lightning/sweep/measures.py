@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,9 @@ class Measure:
         return text if math.isnan(half) else f"{text} ±{self.scale * half:.{digits}f}"
 
 
+STAGE = re.compile(r"^(val|valid|validation|test|eval)[/_]")
+"""What stands before a metric's name where it was logged."""
+_ALIASES = {"accuracy": "acc"}
 _COSTS: dict[str | None, Callable[[float], float]] = {
     "low": lambda value: value,
     "high": lambda value: 1 - value,
@@ -86,6 +90,9 @@ _ALL = (
     Measure("oos_fpr95_max_logit", "OOS FPR95 of max logit", "%"),
 )
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _ALL}
+_HIGH = {"acc", "accuracy", "f1", "fbeta", "auroc", "auc", "ap", "map", "iou", "miou", "jaccard", "dice", "precision"}
+_HIGH |= {"recall", "kappa", "mcc"}
+_LOW = {"loss", "err", "error", "nll", "ce", "brier", "ece", "mse", "rmse", "mae", "wer", "cer", "perplexity", "fpr"}
 SHOWN = (
     "acc",
     "nll",
@@ -100,3 +107,36 @@ SHOWN = (
     "oos_fpr95",
 )
 """The columns of the table, as far as they were measured."""
+
+
+def measure_of(key: str, best: str | None = None) -> Measure:
+    """What is known of a metric, of ours or of the user's own.
+
+    Args:
+        key: as in ``result.json``.
+        best: the better side of one of the user's own; None reads it from the name, if that says it.
+
+    Example:
+        >>> measure_of("ece").label, measure_of("macro_f1").best, measure_of("score").best
+        ('ECE', 'high', None)
+    """
+    if key in MEASURES:
+        return MEASURES[key]
+    words = set(re.split(r"[^a-z0-9]+", key.lower()))
+    sides = ["high"] * bool(words & _HIGH) + ["low"] * bool(words & _LOW)
+    return Measure(key, key.replace("_", " "), best=best or (sides[0] if len(sides) == 1 else None))
+
+
+def metric_key(name: str) -> str:
+    """The key of a metric by any of its names.
+
+    Example:
+        >>> metric_key("accuracy"), metric_key("val/f1"), metric_key("val_f1")
+        ('acc', 'f1', 'f1')
+    """
+    return _ALIASES.get(name, STAGE.sub("", name, count=1))
+
+
+def of_test(name: str) -> bool:
+    """Whether a name is that of a metric on test data."""
+    return bool(re.match(r"test[/_]", name))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ls_lightning.errors import ConfigError, did_you_mean
 from ls_lightning.sweep.groups import Group, baseline_of
-from ls_lightning.sweep.measures import MEASURES, SHOWN, Measure
+from ls_lightning.sweep.measures import MEASURES, SHOWN, Measure, measure_of
 
 MISSING = "-"
 
@@ -26,10 +27,33 @@ class Row:
     scaled: bool = False
 
 
-def shown_measures(groups: Sequence[Group], stage: str) -> list[Measure]:
-    """The columns that at least one group has."""
-    found = {column for group in groups for job in group.jobs for column in job.values}
-    return [MEASURES[key] for key in SHOWN if f"{stage}/{key}" in found]
+def shown_measures(
+    groups: Sequence[Group], stage: str, columns: Sequence[str] | None = None, own: Sequence[Measure] = ()
+) -> list[Measure]:
+    """The metrics of the table.
+
+    Args:
+        groups: of all settings.
+        stage: whose values are shown.
+        columns: by name, in this order, or ``["all"]``; None takes the usual ones that at least one group has.
+        own: metrics of the user's own that decided, which the usual ones are followed by.
+
+    Raises:
+        ConfigError: no job has one of ``columns``.
+    """
+    values = {column for group in groups for job in group.jobs for column in job.values}
+    found = {column.removeprefix(f"{stage}/") for column in values if column.startswith(f"{stage}/")}
+    known = [*SHOWN, *(key for key in MEASURES if key not in SHOWN), *sorted(found - MEASURES.keys() - {"n", "oos_n"})]
+    if columns is None:
+        return [MEASURES[key] for key in SHOWN if key in found] + list(own)
+    if list(columns) == ["all"]:
+        return [measure_of(key) for key in known if key in found]
+    lacking = [key for key in columns if key not in found]
+    if lacking:
+        there = [key for key in known if key in found]
+        hint = did_you_mean(lacking[0], there) or f" There are {', '.join(there)}."
+        raise ConfigError(f"columns={lacking[0]} needs {stage}/{lacking[0]}, which no finished job has.{hint}")
+    return [measure_of(key) for key in columns]
 
 
 def stage_of(groups: Sequence[Group]) -> str:
@@ -43,10 +67,10 @@ def header(measure: Measure) -> str:
     return f"{measure.label} {measure.unit}".strip()
 
 
-def mean_rows(groups: Sequence[Group], level: float = 0.95) -> list[Row]:
+def mean_rows(groups: Sequence[Group], measures: Sequence[Measure], level: float = 0.95) -> list[Row]:
     """Mean and t interval over seeds; below each group the same after temperature scaling, where it was measured."""
     stage, several = stage_of(groups), len({group.setting for group in groups}) > 1
-    measures, rows = shown_measures(groups, stage), []
+    rows = []
     for group in groups:
         plain = {measure.key: _mean(group, f"{stage}/{measure.key}", measure, level) for measure in measures}
         rows.append(Row(_keys(group, several), plain))
@@ -57,10 +81,10 @@ def mean_rows(groups: Sequence[Group], level: float = 0.95) -> list[Row]:
     return rows
 
 
-def difference_rows(groups: Sequence[Group], level: float = 0.95) -> list[Row]:
+def difference_rows(groups: Sequence[Group], measures: Sequence[Measure], level: float = 0.95) -> list[Row]:
     """Each group minus plain training in its setting, paired over the seeds that both have."""
     stage, several = stage_of(groups), len({group.setting for group in groups}) > 1
-    measures, rows = shown_measures(groups, stage), []
+    rows = []
     for group in groups:
         base = baseline_of(group, groups)
         if base is None or base is group or not group.smooths:
