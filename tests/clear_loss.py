@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from unittest import mock
 
-from ls_lightning.functional import fused_ce, fused_smoothing, fused_tiny, fused_vmap
+from ls_lightning.functional import fused_ce, fused_express, fused_smoothing, fused_tiny, fused_vmap
 
 
 @contextmanager
@@ -27,6 +27,7 @@ def counted():
 
     with (
         mock.patch.object(fused_ce, "smoothed_rows", spied(fused_ce.smoothed_rows, 5)),
+        mock.patch.object(fused_express, "run_loop", spied(fused_express.run_loop, 3)),
         mock.patch.object(fused_tiny, "_compute", spied(fused_tiny._compute, 6)),
         mock.patch.object(fused_vmap, "smoothed_rows", spied(fused_vmap.smoothed_rows, 5)),
     ):

@@ -40,6 +40,18 @@ def arrange_rows(values: Tensor, layout: Layout) -> Tensor:
     return values.reshape((1, 1, -1) if layout == "columns" else (-1, 1, 1))
 
 
+Sizes = tuple[int, ...]
+"""One for each dimension of `(outer, K, inner)`."""
+
+
+def sizes_and_steps(values: Tensor) -> tuple[Sizes, Sizes]:
+    """Say of `(N, K)`, or contiguous `(N, K, d1, ...)`, the shape and the strides as `(outer, K, inner)`."""
+    (batch, num_classes, *_), steps = values.shape, values.stride()
+    if len(steps) == 2:
+        return (1, num_classes, batch), (0, steps[1], steps[0])
+    return (batch, num_classes, values.numel() // (batch * num_classes)), (steps[0], steps[1], 1)
+
+
 class Piece(NamedTuple):
     """What to cut from `(outer, K, inner)`: where it begins and how much there is, None for all."""
 

@@ -111,14 +111,29 @@ def smoothed_rows(
 
 def may_read(values: Tensor) -> bool:
     """Whether a look at values makes nobody wait for a device, and no tracer takes what is seen for a constant."""
-    return values.device.type == "cpu" and torch._C._len_torch_dispatch_stack() == 0
+    return values.is_cpu and torch._C._len_torch_dispatch_stack() == 0
 
 
 def _by_the_loop(logits: Tensor, target: SmoothedTarget, scale: Number, gradient: Tensor | None, add: bool) -> Tensor:
     found = logits.new_empty(() if add else target.label.shape, dtype=torch.float32)
     losses, total = (None, found) if add else (found, None)
-    rows = (target.label, target.valid, NO_INDEX, target.eps, scale, target.others, target.divergence)
-    run_loop(logits, gradient, *rows, False, losses, total)
+    run_loop(
+        logits,
+        logits.shape,
+        logits.stride(),
+        gradient,
+        None if gradient is None else gradient.stride(),
+        target.label,
+        target.valid,
+        NO_INDEX,
+        target.eps,
+        scale,
+        target.others,
+        target.divergence,
+        False,
+        losses,
+        total,
+    )
     return found
 
 

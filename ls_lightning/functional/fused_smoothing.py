@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 
 from ls_lightning.functional.class_loss import Terms, check_shapes, class_loss
 from ls_lightning.functional.fused_ce import Problem, fused_loss
+from ls_lightning.functional.fused_express import express_loss
 from ls_lightning.functional.fused_layout import Layout, arrange_rows, layout_of
 from ls_lightning.functional.fused_rows import SmoothedTarget, may_read
 from ls_lightning.functional.fused_tiny import is_tiny, tiny_loss
@@ -66,6 +67,11 @@ def smoothing_loss(
         if weight is not None or smoothing.prior is not None or not can_be_stacked(logits, eps):
             return clear(logits)
         return _stacked(smoothing, logits, target, eps, ignore_index, reduction, spread)
+    if weight is None and smoothing.is_usual:
+        others, divergence = spread == "others", smoothing.divergence
+        loss = express_loss(logits, target, eps, ignore_index, others, divergence, reduction, clear)
+        if loss is not None:
+            return loss
     if smoothing.consume and logits.is_leaf and logits.requires_grad:
         raise ValueError(
             "consume_logits=True overwrites the logits in the backward pass, got logits that are a leaf of the "

@@ -1,10 +1,16 @@
-/* Sixteen numbers at a time, by vectors of the compiler's: their number is fixed, so no result depends on where a row
- * lies in memory or on what lies beside it. */
+/* Several numbers at a time, by vectors of the compiler's: as many as the processor takes at once, always the same ones
+ * of a row. So no result depends on where a row lies in memory or on what lies beside it. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -32,15 +38,16 @@ INLINE int any(ints where) {
 INLINE floats larger(floats a, floats b) { return pick(a > b, a, b); }
 
 INLINE float largest(floats values) {
-    float top = values[0];
-    for (int lane = 1; lane < LANES; lane++) top = values[lane] > top ? values[lane] : top;
-    return top;
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            values[lane] = values[lane + half] > values[lane] ? values[lane + half] : values[lane];
+    return values[0];
 }
 
-INLINE double total(floats values) {
-    double sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += values[lane];
-    return sum;
+INLINE float total(floats values) {
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) values[lane] += values[lane + half];
+    return values[0];
 }
 
 /* e^x for x <= 0 to 1 ulp, 0 where that is below the normal numbers; NaN stays NaN.
@@ -112,28 +119,31 @@ INLINE shorts narrow(floats values, enum dtype dtype) {
 
 INLINE int64_t width(enum dtype dtype) { return dtype == FLOAT32 ? 4 : 2; }
 
-/* Read up to 16 numbers; in the place of more stands `fill`. */
-INLINE floats read_lanes(const void *from, int64_t count, floats fill, enum dtype dtype) {
-    if (dtype == FLOAT32) {
-        floats values = fill;
-        if (count >= LANES) memcpy(&values, from, sizeof values);
-        else memcpy(&values, from, count * sizeof(float));
-        return values;
-    }
-    shorts raw = narrow(fill, dtype);
-    if (count >= LANES) memcpy(&raw, from, sizeof raw);
-    else memcpy(&raw, from, count * sizeof raw[0]);
-    return widen(raw, dtype);
+INLINE floats read_lanes(const void *from, enum dtype dtype) {
+    floats values;
+    shorts raw;
+    if (dtype == FLOAT32) return memcpy(&values, from, sizeof values), values;
+    return memcpy(&raw, from, sizeof raw), widen(raw, dtype);
 }
 
-/* Write up to 16 numbers. */
-INLINE void write_lanes(void *to, int64_t count, floats values, enum dtype dtype) {
+INLINE void write_lanes(void *to, floats values, enum dtype dtype) {
     if (dtype == FLOAT32) {
-        if (count >= LANES) memcpy(to, &values, sizeof values);
-        else memcpy(to, &values, count * sizeof(float));
-        return;
+        memcpy(to, &values, sizeof values);
+    } else {
+        shorts raw = narrow(values, dtype);
+        memcpy(to, &raw, sizeof raw);
     }
+}
+
+INLINE float read_one(const void *from, enum dtype dtype) {
+    floats values = {0};
+    shorts raw = {0};
+    if (dtype == FLOAT32) return memcpy(&values, from, sizeof(float)), values[0];
+    return memcpy(&raw, from, sizeof(uint16_t)), widen(raw, dtype)[0];
+}
+
+INLINE void write_one(void *to, float value, enum dtype dtype) {
+    floats values = all(value);
     shorts raw = narrow(values, dtype);
-    if (count >= LANES) memcpy(to, &raw, sizeof raw);
-    else memcpy(to, &raw, count * sizeof raw[0]);
+    memcpy(to, dtype == FLOAT32 ? (void *)&values : (void *)&raw, width(dtype));
 }

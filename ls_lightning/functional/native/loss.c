@@ -5,9 +5,6 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 enum { LONG = 64, WIDEST = 256, TILE = 6144, MANY = 2048 };
 /* Classes from which a row is worked on by itself; rows worked on side by side, at most, and numbers in them; classes
@@ -37,7 +34,7 @@ typedef struct {
     double *sums;                     /* of the scaled losses of each unit */
 } job;
 
-/* Sixteen rows: what is known of each after its logits were read. */
+/* As many rows as lanes: what is known of each after its logits were read. */
 typedef struct {
     floats sum, spread, left, own, own_left, eps, scale;
     ints live;
@@ -69,7 +66,26 @@ INLINE int is_live(const job *j, int64_t row) {
     return j->label[row] != j->ignored && (j->valid == NULL || j->valid[row]);
 }
 
-/* A row whose classes lie side by side. A masked class, of logit -inf, is marked by -0 between the two loops. */
+/* Sums over classes, of exp(x), of x, and of masked ones, which have the logit -inf. */
+typedef struct {
+    floats power, spread, masked;
+} sums;
+
+/* Return exp(x), -0 for a masked class; the sums are over lanes where `in`. */
+INLINE floats take(sums *s, floats x, ints in) {
+    ints mask = x == -INFINITY;
+    floats power = exponential(x);
+    s->power += keep(in, power), s->spread += keep(in & ~mask, x), s->masked += keep(in & mask, all(1));
+    return (floats)((ints)power | (mask & INT32_MIN));
+}
+
+/* The gradient of logits, but for what it is at the label. */
+INLINE floats slope(floats power, const slopes *d) {
+    ints here = (ints)power != INT32_MIN;
+    return power * d->factor - keep(here, d->each);
+}
+
+/* A row whose classes lie side by side. The last lanes overlap with those before, where their number does not divide K. */
 INLINE void long_row(const job *j, int64_t row, float *scratch, double *sum, enum dtype dtype) {
     const int64_t classes = j->size.classes, size = width(dtype), o = row / j->size.inner, i = row % j->size.inner;
     const char *z = (const char *)j->logits + size * (o * j->from.outer + i * j->from.inner);
@@ -79,48 +95,46 @@ INLINE void long_row(const job *j, int64_t row, float *scratch, double *sum, enu
         if (j->losses != NULL) j->losses[row] = 0;
         return;
     }
-    const floats nothing = all(-INFINITY);
-    const int64_t whole = classes / LANES * LANES, label = j->label[row];
-    floats tops = nothing;
-    for (int64_t k = 0; k < whole; k += LANES) tops = larger(read_lanes(z + size * k, LANES, nothing, dtype), tops);
-    if (whole < classes) tops = larger(read_lanes(z + size * whole, classes - whole, nothing, dtype), tops);
-    const float top = largest(tops), own = read_lanes(z + size * label, 1, nothing, dtype)[0] - top;
+    const int64_t label = j->label[row], whole = classes & -LANES, end = classes - LANES;
+    const floats last = read_lanes(z + size * end, dtype);
+    floats tops[4] = {last, last, last, last}; /* four do not wait for each other */
+    int64_t k = 0;
+    for (; k + 4 * LANES <= whole; k += 4 * LANES)
+        for (int part = 0; part < 4; part++)
+            tops[part] = larger(read_lanes(z + size * (k + part * LANES), dtype), tops[part]);
+    for (; k < whole; k += LANES) tops[0] = larger(read_lanes(z + size * k, dtype), tops[0]);
+    const float top = largest(larger(larger(tops[0], tops[1]), larger(tops[2], tops[3])));
+    const float own = read_one(z + size * label, dtype) - top;
+
     float *e = dtype == FLOAT32 && g != NULL ? (float *)g : scratch;
-    double sums = 0, spread = 0, masked = whole < classes ? classes - whole - LANES : 0;
+    double power = 0, spread = 0, masked = 0;
     for (int64_t start = 0; start < classes; start += MANY) {
-        floats s = all(0), x_sum = all(0), gone = all(0);
-        int64_t end = start + MANY < classes ? start + MANY : classes;
-        for (int64_t k = start; k < end; k += LANES) {
-            floats x = read_lanes(z + size * k, end - k, nothing, dtype) - top;
-            ints mask = x == nothing;
-            floats power = exponential(x);
-            s += power;
-            x_sum += keep(~mask, x);
-            gone += keep(mask, all(1));
-            if (g != NULL) write_lanes(e + k, end - k, (floats)((ints)power | (mask & INT32_MIN)), FLOAT32);
+        sums s = {{0}, {0}, {0}};
+        int64_t stop = start + MANY < classes ? start + MANY : classes;
+        for (k = start; k + LANES <= stop; k += LANES) {
+            floats powers = take(&s, read_lanes(z + size * k, dtype) - top, ~(ints){0});
+            if (g != NULL) write_lanes(e + k, powers, FLOAT32);
         }
-        sums += total(s), spread += total(x_sum), masked += total(gone);
+        if (k < stop) {
+            ints fresh = {0};
+            for (int lane = 0; lane < LANES; lane++) fresh[lane] = end + lane >= whole ? -1 : 0;
+            floats powers = take(&s, last - top, fresh);
+            if (g != NULL) write_lanes(e + end, powers, FLOAT32);
+        }
+        power += total(s.power), spread += total(s.spread), masked += total(s.masked);
     }
-    rows r = {all(sums), all(spread), all(classes - masked), all(own), all(own != -INFINITY),
+    rows r = {all(power), all(spread), all(classes - masked), all(own), all(own != -INFINITY),
               all(j->eps ? j->eps[row] : j->one_eps), all(j->scale ? j->scale[row] : j->one_scale), ~(ints){0}};
-    slopes d = finish(j, &r);
-    *sum += scaled(&r, d.loss, j->scale == NULL) / LANES;
+    const slopes d = finish(j, &r);
+    *sum += j->scale == NULL ? d.loss[0] : r.scale[0] == 0 ? 0 : d.loss[0] * r.scale[0];
     if (j->losses != NULL) j->losses[row] = d.loss[0];
     if (g == NULL) return;
-    const float at_label = e[label] * d.factor[0] - d.each[0] * r.own_left[0] - d.true[0];
-    if (masked == 0) {
-        for (int64_t k = 0; k < classes; k += LANES) {
-            floats power = read_lanes(e + k, classes - k, nothing, FLOAT32);
-            write_lanes(g + size * k, classes - k, power * d.factor - d.each, dtype);
-        }
-    } else {
-        for (int64_t k = 0; k < classes; k += LANES) {
-            floats power = read_lanes(e + k, classes - k, nothing, FLOAT32);
-            ints here = (ints)power != INT32_MIN;
-            write_lanes(g + size * k, classes - k, power * d.factor - keep(here, d.each), dtype);
-        }
-    }
-    write_lanes(g + size * label, 1, all(at_label), dtype);
+
+    const floats rest = slope(read_lanes(e + end, FLOAT32), &d);
+    const float at_label = slope(all(e[label]), &d)[0] - d.true[0];
+    for (k = 0; k < whole; k += LANES) write_lanes(g + size * k, slope(read_lanes(e + k, FLOAT32), &d), dtype);
+    write_lanes(g + size * end, rest, dtype);
+    write_one(g + size * label, at_label, dtype);
 }
 
 /* Copy numbers of `count` rows into lines of `width` numbers, a line a class; or, with `back`, from there. */
@@ -141,36 +155,27 @@ INLINE void long_row(const job *j, int64_t row, float *scratch, double *sum, enu
 COPY(float)
 COPY(uint16_t)
 
-/* Sixteen rows whose classes are the lines of `z`. */
+/* As many rows as lanes, whose classes are the lines of `z`. */
 INLINE void side_by_side(const job *j, float *z, rows *r, const int64_t *label, slopes *d) {
     const int64_t classes = j->size.classes, width = j->tile;
-    const floats nothing = all(-INFINITY);
-    floats top = nothing, sum = all(0), spread = all(0), left = all(0), own;
-    for (int64_t k = 0; k < classes; k++) top = larger(read_lanes(z + k * width, LANES, nothing, FLOAT32), top);
-    for (int lane = 0; lane < LANES; lane++) own[lane] = z[label[lane] * width + lane];
+    floats top = all(-INFINITY), own;
+    for (int64_t k = 0; k < classes; k++) top = larger(read_lanes(z + k * width, FLOAT32), top);
+    for (int lane = 0; lane < LANES; lane++) own[lane] = z[label[lane] * width + lane] - top[lane];
+    sums all_classes = {{0}, {0}, {0}};
     for (int64_t start = 0; start < classes; start += LONG) {
-        floats s = all(0), x_sum = all(0);
-        int64_t end = start + LONG < classes ? start + LONG : classes;
-        for (int64_t k = start; k < end; k++) {
-            floats x = read_lanes(z + k * width, LANES, nothing, FLOAT32) - top;
-            ints mask = x == nothing;
-            floats power = exponential(x);
-            s += power;
-            x_sum += keep(~mask, x);
-            left += keep(~mask, all(1));
-            write_lanes(z + k * width, LANES, (floats)((ints)power | (mask & INT32_MIN)), FLOAT32);
+        sums s = {{0}, {0}, {0}};
+        for (int64_t k = start; k < classes && k < start + LONG; k++) {
+            floats x = read_lanes(z + k * width, FLOAT32) - top;
+            write_lanes(z + k * width, take(&s, x, ~(ints){0}), FLOAT32);
         }
-        sum += s, spread += x_sum;
+        all_classes.power += s.power, all_classes.spread += s.spread, all_classes.masked += s.masked;
     }
-    r->sum = sum, r->spread = spread, r->left = left, r->own = own - top;
-    r->own_left = keep(r->own != nothing, all(1));
+    r->sum = all_classes.power, r->spread = all_classes.spread, r->left = all(classes) - all_classes.masked;
+    r->own = own, r->own_left = keep(own != -INFINITY, all(1));
     *d = finish(j, r);
     if (j->gradient == NULL) return;
-    for (int64_t k = 0; k < classes; k++) {
-        floats power = read_lanes(z + k * width, LANES, nothing, FLOAT32);
-        ints here = (ints)power != INT32_MIN;
-        write_lanes(z + k * width, LANES, keep(r->live, power * d->factor - keep(here, d->each)), FLOAT32);
-    }
+    for (int64_t k = 0; k < classes; k++)
+        write_lanes(z + k * width, keep(r->live, slope(read_lanes(z + k * width, FLOAT32), d)), FLOAT32);
     for (int lane = 0; lane < LANES; lane++)
         if (r->live[lane]) z[label[lane] * width + lane] -= d->true[lane];
 }
@@ -182,15 +187,14 @@ INLINE void tile(const job *j, int64_t unit, float *scratch, double *sum, enum d
     char *z = (char *)j->logits + size * (o * j->from.outer + first * j->from.inner);
     const int64_t padded = (count + LANES - 1) / LANES * LANES, row = o * j->size.inner + first;
     uint16_t *raw = (uint16_t *)(scratch + classes * j->tile);
-    memset(scratch, 0, count < padded ? classes * j->tile * sizeof(float) : 0);
+    if (count < padded) memset(scratch, 0, classes * j->tile * (sizeof(float) + sizeof(uint16_t)));
     if (dtype == FLOAT32) {
         copy_float(scratch, (float *)z, j->tile, classes, count, j->from.class, j->from.inner, 0);
     } else {
         copy_uint16_t(raw, (uint16_t *)z, j->tile, classes, count, j->from.class, j->from.inner, 0);
         for (int64_t k = 0; k < classes; k++)
             for (int64_t i = 0; i < count; i += LANES)
-                write_lanes(scratch + k * j->tile + i, LANES,
-                            read_lanes(raw + k * j->tile + i, count - i, all(0), dtype), FLOAT32);
+                write_lanes(scratch + k * j->tile + i, read_lanes(raw + k * j->tile + i, dtype), FLOAT32);
     }
     for (int64_t i = 0; i < padded; i += LANES) {
         rows r = {.eps = all(j->one_eps), .scale = all(j->one_scale)};
@@ -205,7 +209,7 @@ INLINE void tile(const job *j, int64_t unit, float *scratch, double *sum, enum d
         slopes d;
         side_by_side(j, scratch + i, &r, label, &d);
         *sum += scaled(&r, d.loss, j->scale == NULL);
-        if (j->losses != NULL) write_lanes(j->losses + row + i, count - i, d.loss, FLOAT32);
+        if (j->losses != NULL) memcpy(j->losses + row + i, &d.loss, sizeof(float) * (i + LANES <= count ? LANES : count - i));
     }
     if (j->gradient == NULL) return;
     char *g = (char *)j->gradient + size * (o * j->to.outer + first * j->to.inner);
@@ -214,8 +218,7 @@ INLINE void tile(const job *j, int64_t unit, float *scratch, double *sum, enum d
     } else {
         for (int64_t k = 0; k < classes; k++)
             for (int64_t i = 0; i < count; i += LANES)
-                write_lanes(raw + k * j->tile + i, LANES,
-                            read_lanes(scratch + k * j->tile + i, LANES, all(0), FLOAT32), dtype);
+                write_lanes(raw + k * j->tile + i, read_lanes(scratch + k * j->tile + i, FLOAT32), dtype);
         copy_uint16_t(raw, (uint16_t *)g, j->tile, classes, count, j->to.class, j->to.inner, 1);
     }
 }
@@ -261,14 +264,6 @@ static int work_together(job *j, int threads) {
     return j->next >= j->units;
 }
 
-/* Memory fresh from the system comes in small pages, each at the price of an interruption: ask for large ones. */
-static void ask_for_large_pages(void *memory, int64_t size) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    const uintptr_t page = 1 << 21, start = ((uintptr_t)memory + page - 1) & -page, end = ((uintptr_t)memory + size) & -page;
-    if (size >= 1 << 25 && end > start) madvise((void *)start, end - start, MADV_HUGEPAGE); /* malloc maps what is so large */
-#endif
-}
-
 /* Compute the loss, its sum over the rows (`mean`: divided by how many are not ignored), and the gradient of that.
  * Returns 0; 1 where a label is no class, and nothing was written; 2 without memory. */
 int smoothed_loss(const void *logits, int dtype, int64_t outer, int64_t classes, int64_t inner, int64_t from_outer,
@@ -298,7 +293,6 @@ int smoothed_loss(const void *logits, int dtype, int64_t outer, int64_t classes,
         j.tiles = (inner + j.tile - 1) / j.tile, j.units = outer * j.tiles;
     }
     if ((j.sums = malloc((j.units + 1) * sizeof(double))) == NULL) return 2;
-    if (gradient != NULL && gradient != logits) ask_for_large_pages(gradient, count * classes * width(dtype));
     int done = work_together(&j, threads < j.units ? threads : (int)j.units);
     double all_rows = 0;
     for (int64_t unit = 0; done && unit < j.units; unit++) all_rows += j.sums[unit];

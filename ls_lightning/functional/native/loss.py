@@ -1,6 +1,6 @@
 """The smoothed cross-entropy by `loss.c`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import c_double, c_int, c_int64, c_void_p
 from functools import cache
 from typing import Any
@@ -15,9 +15,21 @@ NO_INDEX = -(2**63)
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SIZES = [c_int64] * 3
-_ARGUMENTS: list[Any] = [c_void_p, c_int, *_SIZES, *_SIZES, c_void_p, *_SIZES, c_void_p, c_void_p, c_int64, c_double, c_void_p]
+_ARGUMENTS: list[Any] = [
+    c_void_p,
+    c_int,
+    *_SIZES,
+    *_SIZES,
+    c_void_p,
+    *_SIZES,
+    c_void_p,
+    c_void_p,
+    c_int64,
+    c_double,
+    c_void_p,
+]
 _ARGUMENTS += [c_double, c_void_p, c_int, c_int, c_int, c_int, c_void_p, c_void_p]
-_ALONE = 2**17  # so many numbers take less time than to start a thread
+_FEW = 2**17  # so many numbers take less time than to start a thread for others
 
 
 @cache
@@ -32,12 +44,15 @@ def loop() -> Callable[..., int] | None:
 
 def can_read(logits: Tensor) -> bool:
     """Whether the loop is there and reads numbers of this dtype, which is narrower than float64."""
-    return logits.dtype in _DTYPES and logits.device.type == "cpu" and loop() is not None
+    return logits.dtype in _DTYPES and logits.is_cpu and not logits.is_neg() and loop() is not None
 
 
 def run_loop(
     logits: Tensor,
+    sizes: Sequence[int],
+    steps: Sequence[int],
     gradient: Tensor | None,
+    gradient_steps: Sequence[int] | None,
     label: Tensor,
     valid: Tensor | None,
     ignore_index: int,
@@ -52,8 +67,11 @@ def run_loop(
     """Write the losses of rows of logits, their sum and its gradient.
 
     Args:
-        logits: `(outer, K, inner)`, [`can_read`].
-        gradient: of their shape and dtype, may be the logits; None where nobody wants it.
+        logits: that it [`can_read`].
+        sizes: in which they are seen, `(outer, K, inner)`.
+        steps: the strides that go with these.
+        gradient: of their dtype, may be the logits; None where nobody wants it.
+        gradient_steps: its strides in the same sizes.
         label: class indices of the rows, `outer * inner` of them, int64; anything where ignored.
         valid: as many bools, False where ignored; None where nothing is.
         ignore_index: a class index that is ignored besides.
@@ -80,10 +98,10 @@ def run_loop(
     failed = run(
         logits.data_ptr(),
         _DTYPES[logits.dtype],
-        *logits.shape,
-        *logits.stride(),
+        *sizes,
+        *steps,
         _address(gradient),
-        *(logits if gradient is None else gradient).stride(),
+        *(steps if gradient_steps is None else gradient_steps),
         label.data_ptr(),
         _address(valid),
         ignore_index,
@@ -94,7 +112,7 @@ def run_loop(
         others,
         divergence,
         mean,
-        1 if size < _ALONE else min(torch.get_num_threads(), size // _ALONE * 2),
+        1 if size < 2 * _FEW else min(torch.get_num_threads(), size // _FEW),
         _address(losses),
         _address(total),
     )
@@ -107,7 +125,7 @@ def run_loop(
 def _numbers(values: float | Tensor) -> tuple[float, Tensor | None]:
     if not isinstance(values, Tensor):
         return values, None
-    return (values.item(), None) if values.ndim == 0 else (0.0, values.float().contiguous())
+    return (values.item(), None) if values.ndim == 0 else (0.0, values.float().contiguous().resolve_neg())
 
 
 def _address(values: Tensor | None) -> int | None:

@@ -1,0 +1,117 @@
+"""The smoothed loss of a call in which nothing differs from row to row: one look at the call, and one pass in C."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ls_lightning.functional.eps import EPS
+from ls_lightning.functional.fused_ce import clear_gradient
+from ls_lightning.functional.fused_layout import sizes_and_steps
+from ls_lightning.functional.fused_rows import may_read
+from ls_lightning.functional.native.loss import can_read, run_loop
+from ls_lightning.functional.options import Reduction
+from ls_lightning.functional.targets import explain_index_error
+
+Clear = Callable[[Tensor], Tensor]
+
+
+class Express(NamedTuple):
+    """What the sum or the mean of the losses depends on besides logits and class indices.
+
+    Attributes:
+        eps: one for all.
+        ignore_index: a class index that is left out.
+        others: whether the true class has no part of eps.
+        divergence: whether the entropy of the target is taken from the loss.
+        reduction: any but `"none"`.
+        clear: the same loss of logits by operations that torch can differentiate twice.
+    """
+
+    eps: float
+    ignore_index: int
+    others: bool
+    divergence: bool
+    reduction: Reduction
+    clear: Clear
+
+    def run(self, logits: Tensor, target: Tensor, factor: float, gradient: Tensor | None, loss: Tensor | None) -> None:
+        """Write the loss, and the gradient of `factor` times that."""
+        run_loop(
+            logits,
+            *sizes_and_steps(logits),
+            gradient,
+            None if gradient is None else sizes_and_steps(gradient)[1],
+            target,
+            None,
+            self.ignore_index,
+            self.eps,
+            factor / logits.shape[0] if self.reduction == "batchmean" else factor,
+            self.others,
+            self.divergence,
+            self.reduction == "mean",
+            None,
+            loss,
+        )
+
+
+def express_loss(
+    logits: Tensor,
+    target: Tensor,
+    eps: float | Tensor,
+    ignore_index: int,
+    others: bool,
+    divergence: bool,
+    reduction: Reduction,
+    clear: Clear,
+) -> Tensor | None:
+    """Return the loss; None where another way has to be taken, or has to say what does not fit."""
+    shape = logits.shape
+    if reduction == "none" or target.dtype != torch.int64 or not (can_read(logits) and may_read(target)):
+        return None
+    if shape[0] != target.shape[0] or shape[2:] != target.shape[1:] or shape[1] < 2:
+        return None
+    if len(shape) > 2 and not logits.is_contiguous():
+        return None
+    if isinstance(eps, Tensor):
+        if eps.ndim or not eps.is_floating_point() or not may_read(eps):
+            return None
+        eps = eps.item()
+    elif not isinstance(eps, (float, int)) or not EPS.holds(eps):
+        return None
+    express = Express(eps, ignore_index, others, divergence, reduction, clear)
+    try:
+        if logits.requires_grad and torch.is_grad_enabled():
+            return _Express.apply(logits, target, express)  # type: ignore[no-untyped-call,no-any-return]
+        loss = logits.new_empty((), dtype=torch.float32)
+        express.run(logits, target, 1.0, None, loss)
+    except RuntimeError as error:
+        index = target.masked_fill(target == ignore_index, 0)
+        raise explain_index_error(index, shape[1], error) from None
+    return loss
+
+
+class _Express(torch.autograd.Function):
+    """Keeps the gradient for the first backward pass, which gives it away; another one makes it anew."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, express: Express) -> Tensor:
+        ctx.save_for_backward(logits, target)
+        ctx.express, ctx.gradient, loss = express, torch.empty_like(logits), logits.new_empty((), dtype=torch.float32)
+        express.run(logits, target, 1.0, ctx.gradient, loss)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        if torch.is_grad_enabled() or not may_read(upstream):
+            return clear_gradient(ctx.express.clear, ctx.saved_tensors[0], upstream), None, None
+        factor = upstream.item()
+        if gradient is not None and (factor == 1 or gradient.dtype == torch.float32):
+            return gradient if factor == 1 else gradient.mul_(factor), None, None
+        # A narrow gradient that has a factor was rounded too early, maybe to 0.
+        logits, target = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        ctx.express.run(logits, target, factor, gradient, None)
+        return gradient, None, None
