@@ -1,9 +1,10 @@
-"""Cases of `test_triton_loss.py`, which runs them with TRITON_INTERPRET=1: Triton interprets its kernels on a CPU.
+"""Cases of `test_triton_loss.py`: with TRITON_INTERPRET=1 Triton interprets its kernels on a CPU, else they need a GPU.
 
 The losses as their users call them, by the kernel, are compared with the clear formulation in float64.
 """
 
 import math
+import os
 from functools import partial
 from unittest import mock
 
@@ -26,6 +27,8 @@ from ls_lightning.functional.fused_rows import SmoothedTarget
 from ls_lightning.functional.rows import read_logits
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of nan and inf
+if os.environ.get("TRITON_INTERPRET") != "1":
+    torch.set_default_device("cuda")
 
 LOSSES = {
     "ce": smoothed_cross_entropy,
