@@ -82,7 +82,7 @@ class Finish(L.Callback):
         member.scaling._fit.warn_of_boundary()
         ended = cast(L.Trainer, EndedTrainer(trainer, member))
         seconds = (time.time() - self._started) / len(self._members)  # its share
-        result = job_result(ended, self._data, member.cfg, member.folder, member.choices, self._started, seconds)
+        result = job_result(ended, self._data, member.config, member.folder, member.choices, self._started, seconds)
         write_result(member.folder, result)
         member.claim.close()
         return result

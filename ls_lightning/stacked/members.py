@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning as L
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from ls_lightning.assemble import build_model
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
@@ -36,14 +38,13 @@ class Member:
         self, config: dict[str, Any], folder: Path, choices: dict[str, str], data: L.LightningDataModule
     ) -> None:
         self.config, self.folder, self.choices = config, folder, choices
-        self.cfg: DictConfig = OmegaConf.create(config)
-        L.seed_everything(self.cfg.seed, workers=True, verbose=False)
-        model = build_model(self.cfg, data)
+        L.seed_everything(config["seed"], workers=True, verbose=False)
+        model = build_model(OmegaConf.create({name: config[name] for name in ("model", "loss", "optimizer")}), data)
         if not isinstance(model, Classifier):
             raise TypeError(f"a stack is made of networks in our Classifier, got {type(model).__name__}.")
         self.classifier = model
-        pictures = {"pictures"}
-        self.callbacks = [instantiate(c) for name, c in self.cfg.callbacks.items() if c and name not in pictures]
+        own = [options for name, options in config["callbacks"].items() if options and name != "pictures"]
+        self.callbacks = [copy.deepcopy(_callback(json.dumps(options))) for options in own]
         self.train_loss = only(self.callbacks, TrainLoss)
         self.smoothing = only(self.callbacks, LabelSmoothing)
         self.monitor = only(self.callbacks, CalibrationMonitor)
@@ -67,6 +68,13 @@ class Member:
     def optimizer(self) -> str:
         """Equal for members with the same optimizer settings."""
         return json.dumps(self.config["optimizer"], sort_keys=True)
+
+
+@cache
+def _callback(options: str) -> L.Callback:
+    """To be copied: Hydra takes as long for it as a copy for a hundred."""
+    callback: L.Callback = instantiate(json.loads(options))
+    return callback
 
 
 def only(callbacks: list[Any], kind: type[T]) -> T:

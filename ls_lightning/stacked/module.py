@@ -34,7 +34,7 @@ class StackedModule(L.LightningModule):
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
         self._members = list(members)
-        self._seeds = [int(member.cfg.seed) for member in members]
+        self._seeds = [int(member.config["seed"]) for member in members]
         self.network = StackedNetwork([member.classifier.model for member in members])
         self._task = members[0].classifier.task
         self._accuracy = bool(getattr(members[0].train_loss, "accuracy", False))
@@ -73,7 +73,7 @@ class StackedModule(L.LightningModule):
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        settings = [member.cfg.optimizer for member in self._members]
+        settings = [member.config["optimizer"] for member in self._members]
         self._step = StackedOptimizer(list(self.network.parameters()), settings)
         return self._step.optimizer
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ls_lightning.stacked.network import part_of
@@ -28,13 +27,13 @@ class StackedOptimizer:
         settings: of each network, as its configuration has them.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], settings: Sequence[DictConfig]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], settings: Sequence[dict[str, Any]]) -> None:
         self._parameters = list(parameters)
         self._parts: list[tuple[slice, list[nn.Parameter]]] = []
         self._fused: list[Any] = []
         groups: list[dict[str, Any]] = []
         for part in _runs(settings):
-            own = {str(key): value for key, value in settings[part.start].items() if not str(key).startswith("_")}
+            own = {key: value for key, value in settings[part.start].items() if not key.startswith("_")}
             slices = [nn.Parameter(parameter.detach()[part]) for parameter in self._parameters]
             self._parts.append((part, slices))
             self._fused.append(own.get("fused"))
@@ -82,7 +81,7 @@ def clip_members(parameters: Sequence[nn.Parameter], value: float, algorithm: st
         gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
 
 
-def _runs(settings: Sequence[DictConfig]) -> Iterator[slice]:
+def _runs(settings: Sequence[dict[str, Any]]) -> Iterator[slice]:
     start = 0
     for _, run in groupby(settings):
         size = len(list(run))
@@ -90,9 +89,9 @@ def _runs(settings: Sequence[DictConfig]) -> Iterator[slice]:
         start += size
 
 
-def _fused(settings: DictConfig) -> dict[str, bool]:
+def _fused(settings: dict[str, Any]) -> dict[str, bool]:
     """One kernel for all of an optimizer's arithmetic, where torch has it and no other way is asked for."""
-    known = inspect.signature(get_class(settings._target_)).parameters
+    known = inspect.signature(get_class(settings["_target_"])).parameters
     return {"fused": True} if "fused" in known and not any(settings.get(way) for way in _OTHER_WAYS) else {}
 
 

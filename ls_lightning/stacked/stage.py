@@ -111,7 +111,8 @@ class Stage:
                 member.scaling._fit.add(trainer, own)
                 member.scaling._fit.fit(trainer, logits.device)
             return
-        fits = fit_members(logits, target, Spec(**self._options), first.bounds)
+        near = [member.scaling.fit for member in self._members]
+        fits = fit_members(logits, target, Spec(**self._options), first.bounds, near)
         for member, fit in zip(self._members, fits, strict=True):
             member.scaling._fit.found, member.scaling._fit.step = fit, trainer.global_step
 

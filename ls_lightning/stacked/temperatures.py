@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +12,26 @@ from torch import Tensor
 from ls_lightning.functional.outputs import Spec, as_rows
 from ls_lightning.functional.temperature import TemperatureFit
 
-_CLOSE = 1e-11
+_CLOSE = 1e-7
+"""The last step, relative: the error after it is of the order of its square."""
 _MOST_STEPS = 200
 
 
-def fit_members(logits: Tensor, target: Tensor, spec: Spec, bounds: tuple[float, float]) -> list[TemperatureFit | None]:
+class _Point(NamedTuple):
+    """Of each member the mean NLL and its derivatives by the inverse temperature."""
+
+    nll: Tensor
+    slope: Tensor
+    curvature: Tensor
+
+
+def fit_members(
+    logits: Tensor,
+    target: Tensor,
+    spec: Spec,
+    bounds: tuple[float, float],
+    near: Sequence[TemperatureFit | None] | None = None,
+) -> list[TemperatureFit | None]:
     """What :func:`~ls_lightning.functional.temperature.fit_rows` finds for each member, to about 1e-10.
 
     Newton's method as there, in which all members take their steps together.
@@ -24,6 +41,7 @@ def fit_members(logits: Tensor, target: Tensor, spec: Spec, bounds: tuple[float,
         target: of the N samples.
         spec: how to read them; its input are logits.
         bounds: the least and the greatest temperature.
+        near: fits to similar logits, which shorten the search.
 
     Returns:
         None for a member whose logits are not finite, or that has no sample.
@@ -36,8 +54,10 @@ def fit_members(logits: Tensor, target: Tensor, spec: Spec, bounds: tuple[float,
     found = _Likelihood(
         rows.T.reshape(rows.shape[1], members, -1), labels.view(1, members, -1), counted.view(members, -1)
     )
-    beta, at_boundary = _minimise(found, 1 / bounds[1], 1 / bounds[0])
-    before, after = (found.at(each)[0].tolist() for each in (torch.ones_like(beta), beta))
+    guess = [1 / fit.temperature if fit else 1.0 for fit in near or [None] * members]
+    first = found.at(torch.ones_like(found.n))
+    beta, nll, at_boundary = _minimise(found, first, 1 / bounds[1], 1 / bounds[0], first.nll.new_tensor(guess))
+    before, after = first.nll.tolist(), nll.tolist()
     fits: list[TemperatureFit | None] = []
     for k, (one, n) in enumerate(zip(beta.tolist(), found.n.long().tolist(), strict=True)):
         temperature = 1 / one
@@ -49,7 +69,7 @@ def fit_members(logits: Tensor, target: Tensor, spec: Spec, bounds: tuple[float,
 
 
 class _Likelihood:
-    """Of each member the mean NLL and its derivatives, as functions of the inverse temperature.
+    """The mean NLL of each member, as a function of the inverse temperature.
 
     Args:
         rows: float64 ``(K, M, N)``: sums over classes are fast along columns.
@@ -63,40 +83,49 @@ class _Likelihood:
         self._counted = counted.double()
         self.n = self._counted.sum(1)
 
-    def at(self, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """NLL, slope and curvature by the inverse temperatures ``(M,)``."""
+    def at(self, beta: Tensor) -> _Point:
+        """What it is at the inverse temperatures ``(M,)``."""
         share = (self._below * beta[:, None]).exp_()
         total = share.sum(0)
         first = share.mul_(self._below).sum(0) / total
         second = share.mul_(self._below).sum(0) / total
         terms = (total.log() - beta[:, None] * self._own, first - self._own, second - first * first)
-        nll, slope, curvature = ((term * self._counted).sum(1) / self.n for term in terms)
-        return nll, slope, curvature
+        return _Point(*((term * self._counted).sum(1) / self.n for term in terms))
 
 
-def _minimise(found: _Likelihood, low: float, high: float) -> tuple[Tensor, Tensor]:
+def _minimise(
+    found: _Likelihood, first: _Point, low: float, high: float, near: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Newton's method for slope 0, inside a bracket that every step narrows; where the slope is 0 at once, stay there.
 
+    Args:
+        found: what falls and rises again.
+        first: it at 1.
+        low: the least inverse temperature.
+        high: the greatest.
+        near: ``(M,)``, where to begin; elsewhere if that is not between 1 and the end that the slope points to.
+
     Returns:
-        The inverse temperatures, and which are at an end, beyond which the NLL falls on.
+        The inverse temperatures, the NLL there, and which are at an end, beyond which the NLL falls on.
     """
     ones = torch.ones_like(found.n)
-    left, right = low * ones, high * ones
     beta = ones.clamp(low, high)
-    _, slope, curvature = found.at(beta)
+    slope = (first if low <= 1 <= high else found.at(beta)).slope
+    end = torch.where(slope < 0, high * ones, low * ones)
     flat = slope == 0
-    at_left, at_right = (found.at(end)[1] for end in (left, right))
-    at_boundary = ~flat & ((at_left >= 0) | (at_right <= 0))
+    at_boundary = ~flat & (found.at(end).slope * slope >= 0)
     settled = flat | at_boundary | slope.isnan()
-    beta = torch.where(at_boundary, torch.where(at_left >= 0, left, right), beta)
+    left, right = torch.minimum(beta, end), torch.maximum(beta, end)
+    beta = torch.where(at_boundary, end, torch.where(~flat & (left < near) & (near < right), near, beta))
     for _ in range(_MOST_STEPS):
+        nll, slope, curvature = found.at(beta)
         left, right = torch.where(slope > 0, left, beta), torch.where(slope > 0, beta, right)
         step = torch.where(curvature > 0, beta - slope / curvature, right)
-        new = torch.where((left < step) & (step < right), step, (left * right).sqrt())
         # The step, not what the bracket makes of it: near the end the sign of a slope is that of its rounding.
-        settled = settled | ((step - beta).abs() <= _CLOSE * beta)
+        close = (step - beta).abs() <= _CLOSE * beta
+        inside = torch.where((left < step) & (step < right), step, (left * right).sqrt())
+        beta = torch.where(settled, beta, torch.where(close, step, inside))
+        settled = settled | close
         if bool(settled.all()):
             break
-        beta = torch.where(settled, beta, new)
-        _, slope, curvature = found.at(beta)
-    return beta, at_boundary
+    return beta, nll, at_boundary

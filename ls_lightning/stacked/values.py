@@ -5,17 +5,18 @@ They are what :mod:`~ls_lightning.stacked.measures` finds, without the integer s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ls_lightning.callbacks.stage_metrics import shared_pass
 from ls_lightning.functional import measures, risk
 from ls_lightning.functional.levels import Levels
 from ls_lightning.functional.outputs import Spec, as_rows
+from ls_lightning.functional.ranking import Ranking
 from ls_lightning.functional.samples import Samples, measure
 from ls_lightning.functional.sketch import cell_of
 from ls_lightning.functional.sums import BinSums, Totals, bin_index
@@ -25,6 +26,7 @@ from ls_lightning.metrics import (
     BrierScore,
     CalibrationError,
     CalibrationGap,
+    CalibrationMetric,
     NegativeLogLikelihood,
     OverconfidenceError,
 )
@@ -49,17 +51,27 @@ def values_of_members(metrics: MetricCollection, logits: Tensor, target: Tensor)
         None if one of the metrics is not among the default ones, or a sample cannot be measured or does not count.
     """
     named: dict[str, Any] = dict(metrics.items(copy_state=False))
-    shared = shared_pass(named.values())
-    if shared is None or not all(_is_known(metric) for metric in named.values()):
+    spec = _spec_of(named.values())
+    if spec is None:
         return None
     members = len(logits)
-    rows, labels = as_rows(logits.flatten(0, 1), target.expand(members, *target.shape).flatten(0, 1), shared.spec)
-    samples = measure(rows, labels, shared.spec)
+    rows, labels = as_rows(logits.flatten(0, 1), target.expand(members, *target.shape).flatten(0, 1), spec)
+    samples = measure(rows, labels, spec)
     if not bool(samples.counted.all()):
         return None
-    found = _Found(_sums(samples, shared.spec, members), _levels(samples, named["aurc"].ranking.num_cells, members))
+    found = _Found(_sums(samples, spec, members), _levels(samples, members))
     columns = [_READ[type(metric)](metric, found) for metric in named.values()]
     return [dict(zip(named, row, strict=True)) for row in torch.stack(columns, 1).tolist()]
+
+
+def _spec_of(metrics: Collection[Any]) -> Spec | None:
+    """How all of the metrics read samples; None if they differ, or one is not known here."""
+    specs = {metric.spec for metric in metrics if isinstance(metric, CalibrationMetric)}
+    if len(specs) != 1 or not all(_is_known(metric) for metric in metrics):
+        return None
+    (spec,), usual = specs, Spec()
+    ranking = Ranking(replace(spec, num_bins=usual.num_bins, closed=usual.closed, confidence=usual.confidence))
+    return spec if all(metric.ranking == ranking for metric in metrics if isinstance(metric, AURC)) else None
 
 
 def _is_known(metric: Any) -> bool:
@@ -82,9 +94,9 @@ def _sums(samples: Samples, spec: Spec, members: int) -> tuple[BinSums, Totals]:
     return bins, Totals(**{**rest, **totals})
 
 
-def _levels(samples: Samples, num_cells: int, members: int) -> Levels:
+def _levels(samples: Samples, members: int) -> Levels:
     """A row for each member, as the cells of the sketch make them; what is left of a row is empty levels."""
-    cells, order = cell_of(samples.odds, num_cells).view(members, -1).sort(1)
+    cells, order = cell_of(samples.odds, Ranking().num_cells).view(members, -1).sort(1)
     wrong = (~samples.correct).view(members, -1).gather(1, order).double()
     begins = cells.diff(dim=1, prepend=cells[:, :1]) > 0
     level, empty = begins.cumsum(1), torch.zeros_like(wrong)
