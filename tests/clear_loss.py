@@ -3,7 +3,23 @@
 from contextlib import contextmanager
 from unittest import mock
 
+import torch
+
 from ls_lightning.functional import fused_ce, fused_express, fused_smoothing, fused_tiny, fused_vmap
+from ls_lightning.functional.native import loss as native_loss
+
+LAYOUTS = {
+    "few classes": lambda k: torch.randn(40, k),
+    "pixels": lambda k: torch.randn(3, k, 4, 6),
+    "few pixels": lambda k: torch.randn(30, k, 1),
+    "channels last": lambda k: torch.randn(3, k, 4, 6).to(memory_format=torch.channels_last),
+    "transposed": lambda k: torch.randn(k, 40).t(),
+    "tokens": lambda k: torch.randn(4, 7, k).transpose(1, 2),
+    "every other row": lambda k: torch.randn(80, k)[::2],
+    "some columns": lambda k: torch.randn(40, k + 3)[:, 1 : k + 1],
+    "some pixels": lambda k: torch.randn(3, k, 4, 6)[..., 1:4],
+    "expanded": lambda k: torch.randn(1, k).expand(40, k),
+}
 
 
 @contextmanager
@@ -42,3 +58,8 @@ def value_and_gradient(loss, logits, *args, upstream=None, **options):
     value = loss(seen, *args, **options)
     value.backward(value.new_ones(value.shape) if upstream is None else upstream)
     return value.detach(), seen.grad
+
+
+def without_loop(monkeypatch):
+    """As on a machine without a compiler."""
+    monkeypatch.setattr(native_loss, "loop", lambda: None)

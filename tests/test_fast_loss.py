@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from clear_loss import clear, counted, value_and_gradient
+from clear_loss import LAYOUTS, clear, counted, value_and_gradient, without_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from no_sync import NoSync
@@ -22,28 +22,29 @@ LOSSES = [
     pytest.param(partial(smoothed_kl_div, spread="all"), id="kl-all"),
     pytest.param(PRIOR, id="prior"),
 ]
-LAYOUTS = {
-    "few classes": lambda k: torch.randn(40, k),
-    "pixels": lambda k: torch.randn(3, k, 4, 6),
-    "few pixels": lambda k: torch.randn(30, k, 1),
-    "channels last": lambda k: torch.randn(3, k, 4, 6).to(memory_format=torch.channels_last),
-    "transposed": lambda k: torch.randn(k, 40).t(),
-    "tokens": lambda k: torch.randn(4, 7, k).transpose(1, 2),
-    "every other row": lambda k: torch.randn(80, k)[::2],
-    "some columns": lambda k: torch.randn(40, k + 3)[:, 1 : k + 1],
-    "some pixels": lambda k: torch.randn(3, k, 4, 6)[..., 1:4],
-    "expanded": lambda k: torch.randn(1, k).expand(40, k),
-}
 EXACT = {"rtol": 1e-11, "atol": 1e-13}
+
+
+def in_pieces(monkeypatch):
+    monkeypatch.setattr(fused_layout, "_WHOLE", 0)
+    monkeypatch.setattr(fused_layout, "_ONE_THREAD", 400)
+    monkeypatch.setattr(fused_layout, "_THREADS", 400)
 
 
 @pytest.fixture(params=["whole", "pieces"])
 def pieces(request, monkeypatch):
     """As it comes, or in pieces of a few rows."""
     if request.param == "pieces":
-        monkeypatch.setattr(fused_layout, "_WHOLE", 0)
-        monkeypatch.setattr(fused_layout, "_ONE_THREAD", 400)
-        monkeypatch.setattr(fused_layout, "_THREADS", 400)
+        in_pieces(monkeypatch)
+
+
+@pytest.fixture(params=["C", "torch", "pieces"])
+def way(request, monkeypatch):
+    """By the loop in C, where it can be built, or by torch's operations, also in pieces."""
+    if request.param != "C":
+        without_loop(monkeypatch)
+    if request.param == "pieces":
+        in_pieces(monkeypatch)
 
 
 def draw(make, k=5, dtype=torch.float64):
@@ -119,7 +120,7 @@ def test_eps_as_a_number(loss, eps):
     agree(loss, logits, target, eps)
 
 
-@pytest.mark.usefixtures("pieces")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])
@@ -133,6 +134,7 @@ def test_dtypes(loss, dtype, autocast):
             agree(loss, logits, target, 0.2, reduction=reduction, tolerance=tolerance)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("layout", ["few classes", "pixels"])
 def test_float16_is_scaled_before_it_is_rounded(layout):
     """As a gradient scaler wants it: without its factor the gradients of many samples are 0 in float16."""
@@ -145,7 +147,7 @@ def test_float16_is_scaled_before_it_is_rounded(layout):
     assert (value_and_gradient(lambda z: smoothed_cross_entropy(z, target) / 1e6, logits)[1] == 0).any()
 
 
-@pytest.mark.usefixtures("pieces")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("layout", ["few classes", "pixels", "tokens"])
 @pytest.mark.parametrize("mode", [None, "sample", "torch"])
@@ -184,6 +186,7 @@ def test_any_call(seed, shape, eps, offset, upstream, reduction, spread):
         agree(loss, logits, target, eps, upstream=upstream, tolerance={"rtol": 1e-9, "atol": 1e-9}, **options)
 
 
+@pytest.mark.usefixtures("way")
 def test_gradients_of_a_large_vocabulary_are_closer_than_torchs():
     torch.manual_seed(0)
     logits, target = torch.randn(8, 32000) * 3, torch.randint(32000, (8,))

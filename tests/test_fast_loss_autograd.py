@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from clear_loss import clear, counted, value_and_gradient
+from clear_loss import clear, counted, value_and_gradient, without_loop
 from no_sync import NoSync
 from peak_bytes import peak_bytes
 from torch import nn
@@ -24,6 +24,13 @@ LOSSES = [
     pytest.param(partial(prior_smoothing, prior=torch.tensor([3.0, 1, 0, 2])), id="prior"),
 ]
 SHAPES = [(6, 4), (2, 4, 3)]
+
+
+@pytest.fixture(params=["C", "torch"])
+def way(request, monkeypatch):
+    """By the loop in C, where it can be built, or by torch's operations."""
+    if request.param == "torch":
+        without_loop(monkeypatch)
 
 
 def draw(shape, dtype=torch.float64):
@@ -50,8 +57,9 @@ def test_first_and_second_derivatives(loss, shape, reduction):
         assert torch.autograd.gradgradcheck(run, (logits,))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_graph_can_be_gone_back_through_again(reduction, dtype):
     logits, target = draw((6, 4), dtype)
     value_and_gradient(smoothed_cross_entropy, logits, target)
@@ -72,8 +80,9 @@ def test_a_graph_can_be_gone_back_through_again(reduction, dtype):
         loss.backward()
 
 
+@pytest.mark.usefixtures("way")
 def test_second_derivative_first_and_the_first_one_after():
-    logits, target = draw((6, 4))
+    logits, target = draw((6, 4), torch.float32)
     leaf = logits.requires_grad_()
     loss = smoothed_cross_entropy(leaf, target)
     (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
@@ -102,8 +111,9 @@ def test_eps_and_weights_that_are_learnt():
     assert torch.autograd.gradcheck(lambda *t: smoothed_kl_div(t[0], target, t[1], weight=t[2]), (logits, eps, weight))
 
 
+@pytest.mark.usefixtures("way")
 def test_checkpointed():
-    logits, target = draw((6, 4))
+    logits, target = draw((6, 4), torch.float32)
     for reentrant in (False, True):
         leaf = logits.clone().requires_grad_()
         checkpoint(lambda z: smoothed_cross_entropy(2 * z, target), leaf, use_reentrant=reentrant).backward()
@@ -252,8 +262,9 @@ def test_nothing_waits_for_a_device(loss, shape):
     assert passes == [True, True]
 
 
+@pytest.mark.usefixtures("way")
 def test_no_gradient_is_computed_that_nobody_wants():
-    logits, target = draw((6, 4))
+    logits, target = draw((6, 4), torch.float32)
     with counted() as passes:
         smoothed_cross_entropy(logits, target)
         with torch.no_grad():
@@ -273,6 +284,7 @@ def test_deterministic_mode():
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("shape", [(512, 2000), (150_000, 7), (8, 21, 80, 80)])
 def test_memory_is_that_of_one_gradient(shape):
     logits, target = draw(shape, torch.float32)
@@ -283,6 +295,7 @@ def test_memory_is_that_of_one_gradient(shape):
     assert size <= most <= 1.01 * size + 2**20  # a piece and what there is of each of its rows
 
 
+@pytest.mark.usefixtures("way")
 def test_memory_is_none_if_the_logits_may_go():
     logits, target = draw((512, 2000), torch.float32)
     seen = logits.requires_grad_() * 1
@@ -296,7 +309,7 @@ def test_memory_is_none_if_the_logits_may_go():
 
 @pytest.mark.parametrize("loss", LOSSES[:2])
 @pytest.mark.parametrize("shape", [(6, 4), (6, 20), (2, 4, 3)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_consumed_logits(loss, shape, dtype, reduction):
     logits, target = draw(shape, dtype)
@@ -340,8 +353,9 @@ def test_torch_notices_where_consumed_logits_are_needed():
         SmoothedCrossEntropy(consume_logits=1)
 
 
+@pytest.mark.usefixtures("way")
 def test_logits_may_be_overwritten_after_the_loss():
-    logits, target = draw((6, 4))
+    logits, target = draw((6, 4), torch.float32)
     expected = value_and_gradient(smoothed_cross_entropy, logits, target)[1]
     leaf = logits.requires_grad_()
     seen = leaf * 1
@@ -351,9 +365,10 @@ def test_logits_may_be_overwritten_after_the_loss():
     assert_close(leaf.grad, expected)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("shape", [(6, 4), (600, 40)])
 def test_targets_may_be_overwritten_where_the_gradient_is_there_already(shape):
-    logits, target = draw(shape)
+    logits, target = draw(shape, torch.float32)
     expected = value_and_gradient(smoothed_cross_entropy, logits, target)[1]
     leaf = logits.requires_grad_()
     loss = smoothed_cross_entropy(leaf, target)
@@ -366,6 +381,7 @@ def test_targets_may_be_overwritten_where_the_gradient_is_there_already(shape):
             late()
 
 
+@pytest.mark.usefixtures("way")
 def test_modules_take_a_step_as_torchs_loss():
     torch.manual_seed(0)
     x, y = torch.randn(32, 8), torch.randint(4, (32,))

@@ -1,4 +1,4 @@
-"""The smoothed loss of few numbers, where calls take the time and not arithmetic: as few calls as possible."""
+"""The smoothed loss of few numbers that no loop in C reads: calls take the time and not arithmetic, so few of them."""
 
 import math
 from collections.abc import Callable
@@ -10,15 +10,17 @@ from torch import Tensor
 from ls_lightning.functional.fused_ce import clear_gradient
 from ls_lightning.functional.fused_layout import FEW
 from ls_lightning.functional.fused_rows import information, may_read
+from ls_lightning.functional.native.loss import can_read
 from ls_lightning.functional.options import compute_dtype
 
 Clear = Callable[[Tensor], Tensor]
 
 
 def is_tiny(logits: Tensor) -> bool:
-    """Whether there are few numbers, in the dtype of the arithmetic, and nobody minds a look at them."""
+    """Whether there are few numbers, in the dtype of the arithmetic, which may be looked at but are not read in C."""
     few = 2**17 if logits.ndim > 2 or logits.shape[1] < FEW else 2**13
-    return logits.numel() <= few and logits.dtype == compute_dtype(logits) and may_read(logits)
+    is_wide = logits.dtype == compute_dtype(logits)
+    return logits.numel() <= few and is_wide and may_read(logits) and not can_read(logits)
 
 
 def tiny_loss(

@@ -1,0 +1,123 @@
+"""Loops in C are built once where a compiler is, for all processes; where none is, torch's operations do the same."""
+
+import logging
+import multiprocessing
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from ls_lightning.functional import smoothed_cross_entropy
+from ls_lightning.functional.native import build
+from ls_lightning.functional.native import loss as native_loss
+
+needs_compiler = pytest.mark.skipif(native_loss.loop() is None, reason="needs a C compiler")
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A folder with a small file of C, and a compiler that counts its runs; nothing is kept yet."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "answer.h").write_text("#define ANSWER 42\n")
+    (folder / "answer.c").write_text('#include "answer.h"\nint answer(void) { return ANSWER; }\n')
+    compiler = tmp_path / "counting cc"
+    compiler.write_text(f'#!/bin/sh\necho run >> "{tmp_path}/runs"\nexec {os.environ.get("CC") or "cc"} "$@"\n')
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(build, "__file__", str(folder / "build.py"))
+    monkeypatch.setenv("CC", f"'{compiler}'")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("LS_LIGHTNING_NATIVE", raising=False)
+    return folder
+
+
+def load():
+    """As in a process of its own."""
+    return build.load_library.__wrapped__("answer")
+
+
+def runs(folder: Path) -> int:
+    log = folder.parent / "runs"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def in_processes(number: int) -> list[int]:
+    """What that many processes find at once."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    started = [context.Process(target=lambda: answers.put(load().answer())) for _ in range(number)]
+    for process in started:
+        process.start()
+    found = [answers.get(timeout=100) for _ in started]
+    for process in started:
+        process.join()
+    return found
+
+
+@needs_compiler
+def test_it_is_built_once_and_used_by_later_processes(sources):
+    assert in_processes(1) == [42]
+    assert load().answer() == 42
+    assert runs(sources) == 1
+    (kept,) = (sources.parent / "cache" / "ls_lightning").iterdir()
+    assert kept.suffix == ".so"
+
+
+@needs_compiler
+def test_a_change_of_source_or_header_is_built_anew(sources):
+    assert load().answer() == 42
+    (sources / "answer.h").write_text("#define ANSWER 43\n")
+    assert load().answer() == 43
+    assert runs(sources) == 2
+
+
+@needs_compiler
+def test_processes_that_begin_together_do_not_disturb_each_other(sources):
+    assert in_processes(4) == [42] * 4
+    assert len(list((sources.parent / "cache" / "ls_lightning").iterdir())) == 1
+
+
+@needs_compiler
+def test_a_folder_that_cannot_be_written_to_is_done_without(sources, monkeypatch):
+    (sources.parent / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(sources.parent / "file"))
+    assert load().answer() == 42
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"), [("/nonexistent/cc", "no C compiler '/nonexistent/cc'"), ("false", "returned non-zero exit")]
+)
+def test_without_a_compiler_that_works_there_is_none(sources, monkeypatch, caplog, compiler, said):
+    monkeypatch.setenv("CC", compiler)
+    with caplog.at_level(logging.INFO, "ls_lightning"):
+        assert load() is None
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert "answer.c is not used, torch's operations are: " in record.message
+    assert said in record.message
+    assert not list((sources.parent / "cache" / "ls_lightning").iterdir())  # nothing half-built is left
+
+
+def test_it_can_be_turned_off(sources, monkeypatch):
+    monkeypatch.setenv("LS_LIGHTNING_NATIVE", "0")
+    assert load() is None
+    assert runs(sources) == 0
+
+
+def test_losses_are_the_same_without(monkeypatch):
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    native_loss.loop.cache_clear()
+    build.load_library.cache_clear()
+    try:
+        assert native_loss.loop() is None
+        logits, target = torch.randn(8, 5, requires_grad=True), torch.randint(5, (8,))
+        found = torch.autograd.grad(smoothed_cross_entropy(logits, target, 0.1), logits)
+        expected = torch.autograd.grad(F.cross_entropy(logits, target, label_smoothing=0.1), logits)
+        assert_close(found, expected)
+    finally:
+        native_loss.loop.cache_clear()
+        build.load_library.cache_clear()
