@@ -243,12 +243,18 @@ def test_a_factor_of_1_leaves_the_gradient_alone():
     logits, label = torch.randn(5, K, 1), torch.randint(K, (5, 1, 1))
     gradient, scale = torch.full_like(logits, 7), torch.rand(5, 1, 1)
     rest = (logits, plain(label), torch.float32, scale)
-    triton_rows.multiply_gradient(gradient, torch.tensor(1.0), *rest)
+    triton_rows.multiply_rows(gradient, torch.tensor(1.0), *rest)
     assert (gradient == 7).all()
-    triton_rows.multiply_gradient(gradient, torch.tensor(0.25), *rest)
+    triton_rows.multiply_rows(gradient, torch.tensor(0.25), *rest)
     expected = torch.empty_like(logits)
     triton_rows.smoothed_rows(*rest[:3], scale * 0.25, expected, True)
     assert_close(gradient, expected)
+    values = torch.randn(3, 1000)
+    values[0, 0] = math.nan
+    kept = values.clone()
+    for factor in 1.0, 0.25:
+        triton_rows.multiply(values, torch.tensor(factor))
+        assert_close(values, kept * factor, equal_nan=True, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("upstream", [1.0, 0.25])

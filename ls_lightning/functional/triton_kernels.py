@@ -138,6 +138,15 @@ def rows_kernel(
                 _store(out, g, k, out_class_stride, num_classes, there, counts)
 
 
+@triton.jit(do_not_specialize=["factor"])
+def multiply_kernel(values, factor, size, BLOCK: tl.constexpr):
+    """Multiply values that lie side by side; where the factor is 1, that is seen without touching them."""
+    times = tl.load(factor)
+    if times != 1:
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        tl.store(values + at, tl.load(values + at, mask=at < size, other=0) * times, mask=at < size)
+
+
 @triton.jit
 def _steps(length, stride, out_stride, STEP: tl.constexpr):
     return length // STEP * STEP, stride // STEP * STEP, out_stride // STEP * STEP

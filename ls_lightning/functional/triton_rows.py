@@ -67,14 +67,22 @@ def smoothed_rows(
     return losses.sum() if add else losses
 
 
-def multiply_gradient(
+def multiply(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """Multiply a new gradient by a 0-d tensor; the device looks whether that is 1, so that the host need not wait."""
+    with torch.cuda.device_of(gradient):  # type: ignore[no-untyped-call]
+        grid = (-(-gradient.numel() // _TILE),)
+        _needed_kernels().multiply_kernel[grid](gradient, upstream, gradient.numel(), BLOCK=_TILE)
+    return gradient
+
+
+def multiply_rows(
     gradient: Tensor, upstream: Tensor, logits: Tensor, target: "SmoothedTarget", dtype: torch.dtype, scale: "Number"
 ) -> None:
-    """Write the gradient anew, times `upstream` and rounded once; where that is 1, leave it as it is.
+    """Write a narrow gradient anew, times `upstream` and rounded once; where that is 1, leave it as it is.
 
     Args:
         gradient: what [`smoothed_rows`] wrote for the rest.
-        upstream: 0-d. The kernel looks at it, so that the host need not wait.
+        upstream: 0-d.
         logits: as there.
         target: as there.
         dtype: as there.
@@ -114,6 +122,13 @@ def _power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+def _needed_kernels() -> ModuleType:
+    kernels = _kernels()
+    if kernels is None:
+        raise ModuleNotFoundError("the kernel of the smoothed loss needs Triton: pip install triton.")
+    return kernels
+
+
 def _launch(
     logits: Tensor,
     target: "SmoothedTarget",
@@ -125,9 +140,7 @@ def _launch(
     upstream: Tensor | None,
     statistics: Tensor | None,
 ) -> None:
-    kernels = _kernels()
-    if kernels is None:
-        raise ModuleNotFoundError("the kernel of the smoothed loss needs Triton: pip install triton.")
+    kernels = _needed_kernels()
     outer, num_classes, inner = logits.shape
     rows, groups = (outer, 1) if inner == 1 else (inner, outer)
     strides, out_strides = _strides(logits), _strides(logits if gradient is None else gradient)
