@@ -27,7 +27,9 @@ class StackedNetwork(nn.Module):
         super().__init__()
         parameters, buffers = stack_module_state(list(networks))
         self._names, self._buffer_names = list(parameters), list(buffers)
-        self.stacked = nn.ParameterList([nn.Parameter(_laid_out(value.detach())) for value in parameters.values()])
+        self.stacked = nn.ParameterList(
+            [nn.Parameter(packed(packed(value.detach()).contiguous())) for value in parameters.values()]
+        )
         for k, value in enumerate(buffers.values()):
             self.register_buffer(f"buffer_{k}", value)
         template = copy.deepcopy(networks[0].get_submodule("net")).to("meta")
@@ -76,9 +78,12 @@ def part_of(stacked: Tensor, member: int) -> Tensor:
     return stacked[member].clone(memory_format=torch.contiguous_format)
 
 
-def _laid_out(value: Tensor) -> Tensor:
-    """Matrices ``(M, out, in)`` with ``out`` in a row: products and gradients of that layout need no copies."""
-    return value.mT.contiguous().mT if value.ndim == 3 else value
+def packed(value: Tensor) -> Tensor:
+    """A parameter ``(M, ...)`` as it lies in memory; twice is as it was.
+
+    Matrices ``(M, out, in)`` lie as ``(M, in, out)``, so that their products and gradients need no copies.
+    """
+    return value.mT if value.ndim == 3 else value
 
 
 def _drop(x: Tensor, p: float, generators: Sequence[torch.Generator]) -> Tensor:

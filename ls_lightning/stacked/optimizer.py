@@ -11,7 +11,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from torch import Tensor, nn
 
-from ls_lightning.stacked.network import part_of
+from ls_lightning.stacked.network import packed, part_of
 
 _OTHER_WAYS = ("foreach", "fused", "differentiable", "capturable")
 
@@ -20,7 +20,7 @@ class StackedOptimizer:
     """Parameters ``(M, ...)`` in an elementwise optimizer.
 
     Networks of equal settings that stand in a row are a group, whose parameters are slices of the stacked ones: views
-    of the same memory.
+    of the same memory, as it lies.
 
     Args:
         parameters: of the stacked network.
@@ -34,7 +34,7 @@ class StackedOptimizer:
         groups: list[dict[str, Any]] = []
         for part in _runs(settings):
             own = {key: value for key, value in settings[part.start].items() if not key.startswith("_")}
-            slices = [nn.Parameter(parameter.detach()[part]) for parameter in self._parameters]
+            slices = [nn.Parameter(packed(parameter.detach()[part])) for parameter in self._parameters]
             self._parts.append((part, slices))
             self._fused.append(own.get("fused"))
             groups.append({**own, **_fused(settings[part.start]), "params": slices})
@@ -44,7 +44,7 @@ class StackedOptimizer:
         """Show the optimizer the gradients of the stacked parameters."""
         for part, slices in self._parts:
             for own, parameter in zip(slices, self._parameters, strict=True):
-                own.grad = None if parameter.grad is None else parameter.grad[part]
+                own.grad = None if parameter.grad is None else packed(parameter.grad[part])
 
     def state_of(self, state: dict[str, Any], member: int) -> dict[str, Any]:
         """What the optimizer of one network would have, out of ``optimizer.state_dict()``."""
@@ -99,4 +99,4 @@ def _part(value: object, member: int) -> object:
     """The steps are counted for all at once; every other tensor has the parameter's shape."""
     if not isinstance(value, Tensor):
         return value
-    return part_of(value, member) if value.ndim else torch.clone(value)
+    return part_of(packed(value), member) if value.ndim else torch.clone(value)
