@@ -107,8 +107,8 @@ class EpsBuffer(nn.Module):
 
     def _number_for(self, logits: Tensor) -> float | None:
         """Return eps where it is one number that can be read off at once: fewer operations than a tensor."""
-        eps = self.eps
-        if torch.compiler.is_compiling() or is_recorded() or not eps.is_cpu or eps.ndim or type(eps) is not Tensor:
+        eps = None if torch.compiler.is_compiling() or is_recorded() else self._buffers["eps"]
+        if eps is None or not eps.is_cpu or eps.ndim or type(eps) is not Tensor:
             return None
         return eps.item() + self._eps_rest.item() if logits.dtype == torch.float64 else eps.item()
 

@@ -16,6 +16,7 @@ from ls_lightning.callbacks.agreement import check_ranks
 from ls_lightning.callbacks.feedback import FeedbackLoop
 from ls_lightning.callbacks.first_step import check_first_step
 from ls_lightning.callbacks.horizon import estimated_steps
+from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
 from ls_lightning.callbacks.schedule_choice import check_settable, eps_of, first_eps, resolve_schedule
 from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
@@ -110,6 +111,8 @@ class LabelSmoothing(L.Callback):
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self in trainer.callbacks:  # type: ignore[attr-defined]  # else another one calls its hooks
+            skip_idle_hooks([self])
         if stage == "fit":  # a second fit starts afresh; a checkpoint is loaded after this
             self._steps = 0
             self._horizon = None
@@ -262,12 +265,14 @@ class LabelSmoothing(L.Callback):
     def _write_eps(self, batch_idx: int) -> None:
         if self.feedback is not None:
             self.eps = self.feedback.write(self._calls.loss)
+        elif isinstance(self.schedule, Constant) and self._written is not None:
+            return
         elif self.schedule is not None and not isinstance(self.schedule, Feedback):
             if self.interval == "step" or batch_idx == 0:
                 progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
                 self.eps = eps_at(self.schedule, progress, isinstance(self._calls.loss, NegativeSmoothing))
             if self.eps != self._written:
-                self._calls.loss.set_eps(self.eps)  # type: ignore[operator]
+                self._calls.set_eps(self.eps)
                 self._written = self.eps
 
     def _log(self, trainer: L.Trainer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ls_lightning.functional.smoothing import smoothed_cross_entropy, smoothed_kl_div
 from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
 from ls_lightning.tap import KINDS, Kind, LossCall, is_checkpointed
 
@@ -37,7 +38,8 @@ class SmoothedCalls:
         self.loss = _as_module(loss, eps)
         self._others = {name for name, kind in KINDS.items() if self.kind not in (None, kind)}
         self._is_ours = type(self.loss) in LOSSES.values()
-        self._takes_logits = self._is_ours and getattr(self.loss, "input", "logits") == "logits"
+        self._function = _FUNCTIONS.get(loss) if isinstance(loss, str) else None
+        self._eps: float | None = None
         self.count = 0
         self.answered = False
         self.skipped: str | None = None
@@ -65,8 +67,9 @@ class SmoothedCalls:
             self.target = call.target
             if self.watch is not None:
                 self.watch(call)
-        if self._takes_logits and call.function == "cross_entropy" and not call.options and call.logits.ndim > 1:
-            return self.loss(call.logits, call.target)  # type: ignore[no-any-return]
+        is_usual = not (compiling or call.options) and call.function == "cross_entropy" and call.logits.ndim > 1
+        if is_usual and self._function is not None and self._eps is not None:
+            return self._function(call.logits, call.target, self._eps)
         logits, target = call.batch()
         logits = _logit(logits) if call.input == "probs" else logits
         answer = self.loss(logits, target, **self._options(call))
@@ -75,6 +78,11 @@ class SmoothedCalls:
                 f"a loss must return a tensor, got {answer!r} from {_name(self.loss)}. Is a return missing?"
             )
         return answer.squeeze(0) if logits.ndim > call.logits.ndim else answer
+
+    def set_eps(self, eps: float) -> None:
+        """Write it to the loss."""
+        self.loss.set_eps(eps)  # type: ignore[operator]
+        self._eps = eps
 
     def _options(self, call: LossCall) -> dict[str, Any]:
         """The options of the call, if the loss can take them and has none of its own."""
@@ -108,6 +116,12 @@ class SmoothedCalls:
             "take. Pass a function of (logits, target, eps, ...) instead."
         )
 
+
+_FUNCTIONS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "ce": smoothed_cross_entropy,
+    "kl": smoothed_kl_div,
+}
+"""What losses with options as they are by default come to."""
 
 _UNSET: dict[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -46,12 +47,12 @@ class _Entry:
         self._inner: Context = getattr(plugin, name)
         self.contexts: list[Context] = []
 
+    def __call__(self) -> AbstractContextManager[None]:
+        contexts = self.contexts
+        return _Within(self._inner(), contexts[0]()) if len(contexts) == 1 else self._enter_all()
+
     @contextmanager
-    def __call__(self) -> Iterator[None]:
-        if len(self.contexts) == 1:  # nearly always, and cheaper than a stack
-            with self._inner(), self.contexts[0]():
-                yield
-            return
+    def _enter_all(self) -> Iterator[None]:
         with ExitStack() as stack:
             for context in [self._inner, *self.contexts]:
                 stack.enter_context(context())
@@ -64,3 +65,28 @@ class _Entry:
         delattr(self._plugin, self._name)
         if self._own is not None:
             setattr(self._plugin, self._name, self._own)
+
+
+class _Within:
+    """One context in another. A generator would take longer than most contexts, in every step."""
+
+    def __init__(self, outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]) -> None:
+        self._outer = outer
+        self._inner = inner
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        try:
+            self._inner.__enter__()
+        except BaseException:
+            self._outer.__exit__(*sys.exc_info())
+            raise
+
+    def __exit__(self, *error: Any) -> bool | None:
+        try:
+            ended = self._inner.__exit__(*error)
+        except BaseException:
+            if not self._outer.__exit__(*sys.exc_info()):
+                raise
+            return True
+        return self._outer.__exit__(*(None, None, None) if ended else error) or ended

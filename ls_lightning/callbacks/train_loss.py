@@ -82,7 +82,7 @@ class TrainLoss(L.Callback):
         if self._sum is not None and trainer._logger_connector.should_update_logs:
             values: dict[str, Any] = {"train/loss": self._sum, "epoch": trainer.current_epoch}
             if self._hits is not None:
-                values["train/acc"] = self._hits[0] / self._hits[1]
+                values["train/acc"] = torch.div(*self._hits.unbind())
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=step)
         self._sum = self._hits = None
@@ -126,4 +126,7 @@ def count_hits(logits: Tensor, target: Tensor, options: Mapping[str, Any]) -> Te
         target = target > 0.5
     if predicted.shape != target.shape:
         return None
-    return torch.stack([((predicted == target) & counted).sum(), counted.sum()])
+    hit = predicted == target
+    if options["task"] != "multiclass" or options.get("ignore_index", -100) >= 0:
+        hit &= counted  # what is not a class is never predicted
+    return torch.stack([hit, counted]).flatten(1).sum(1)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from ls_lightning.assemble import build_data, build_model, build_trainer, without_unused
 from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.elapsed import Elapsed
+from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
 from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.cluster import check_processes
 from ls_lightning.config import check_targets
@@ -114,6 +115,7 @@ def quieten() -> None:
 def _fit(trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, ckpt_path: Path | None) -> None:
     began: list[int] = []
     trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: began.append(1)))  # type: ignore[attr-defined]
+    skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     try:
         # The checkpoint is the user's own: it holds the state of optimizers and callbacks, not weights alone.
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=False)

@@ -100,17 +100,17 @@ def _gate(namespace: ModuleType, name: str, function: str, **usual: Any) -> Gate
 
     def gate(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # What compiled code computes with while it is being compiled is no tensor of torch's own class.
-        is_own = type(input) is Tensor or torch.compiler.is_dynamo_compiling()
-        if not is_own and TracingContext.try_get() is not None:
+        if type(input) is not Tensor and not torch.compiler.is_dynamo_compiling() and TracingContext.try_get():
             raise RuntimeError(
                 f"compiled code calls {function} through a partial, a closure or a default argument, where it cannot "
                 f"be seen. Call it as F.{function} or by its loss module, or leave the loss out of torch.compile."
             )
         given = {"reduction": 0, **dict(zip(usual, args, strict=False)), **kwargs}
-        options = {key: v for key, v in given.items() if isinstance(v, Tensor) or v != usual[key]}
+        options: dict[str, Any] = {}
+        for key, value in given.items():
+            if isinstance(value, Tensor) or value != usual[key]:
+                options[key] = _REDUCTIONS[value] if key == "reduction" else value
         smoothing = options.pop("label_smoothing", 0.0)
-        if "reduction" in options:
-            options["reduction"] = _REDUCTIONS[given["reduction"]]
 
         def run_own() -> Tensor:
             run = traceable if torch.compiler.is_compiling() else native
