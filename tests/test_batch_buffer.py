@@ -16,7 +16,7 @@ def handed():
 @pytest.fixture
 def buffer(handed, monkeypatch):
     monkeypatch.setattr(buffers, "_CPU", 100)
-    return BatchBuffer(lambda logits, target: handed.append((logits, target)))
+    return BatchBuffer(lambda logits, target: handed.append((logits.clone(), target.clone())))
 
 
 def batch(n, k=5, first=0.0, dtype=torch.float32):
@@ -38,9 +38,9 @@ def test_the_first_of_a_shape_is_handed_on_at_once_and_others_wait(buffer, hande
 def test_no_more_than_the_limit_waits(buffer, handed):
     for _ in range(12):
         buffer.add(*batch(6))  # 30 logits
-    assert [len(target) for _, target in handed] == [6, 24, 24]
+    assert [len(target) for _, target in handed] == [6, 18, 18, 18]
     buffer.add(*batch(20))
-    assert [len(target) for _, target in handed] == [6, 24, 24, 18, 20]
+    assert [len(target) for _, target in handed] == [6, 18, 18, 18, 12, 20]
 
 
 def test_another_shape_or_dtype_ends_the_wait(buffer, handed):

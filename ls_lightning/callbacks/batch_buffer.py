@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 _CPU, _GPU = 2**18, 2**22
@@ -15,7 +14,8 @@ class BatchBuffer:
     """Hands on several batches as one, where they are small: a pass over few logits is mostly the start of operations.
 
     The first batch of each shape is handed on at once, so that what does not fit is an error where it happens. Batches
-    that wait are copies: their owner may write to them. They take at most 1 MB, on a GPU 16 MB, of float32.
+    that wait are copies: their owner may write to them. They take at most 1 MB, on a GPU 16 MB, of float32, in memory
+    that is used again: to ask for more of it takes longer than to fill it.
 
     Args:
         consume: called with logits and target, of one batch or of several along the first dimension.
@@ -24,26 +24,32 @@ class BatchBuffer:
     def __init__(self, consume: Callable[[Tensor, Tensor], Any]) -> None:
         self._consume = consume
         self._kind: tuple[object, ...] | None = None
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._logits = 0
+        self._waiting: tuple[Tensor, Tensor] | None = None
+        self._rows = 0
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Hand on a batch, now or later."""
         kind = (logits.shape[1:], target.shape[1:], logits.dtype, target.dtype, logits.device, target.device)
         most = _CPU if logits.device.type == "cpu" else _GPU
-        if kind != self._kind or len(logits) != len(target) or logits.numel() >= most:
+        rows = len(logits)
+        if kind != self._kind or rows != len(target) or 2 * logits.numel() > most:
             self.flush()
             self._consume(logits, target)
-            self._kind = kind
+            if kind != self._kind:
+                self._kind, self._waiting = kind, None
             return
-        self._waiting.append((logits.clone(), target.clone()))
-        self._logits += logits.numel()
-        if self._logits >= most:
+        if self._waiting is None:
+            room = most // max(1, logits[:1].numel())
+            self._waiting = logits.new_empty(room, *logits.shape[1:]), target.new_empty(room, *target.shape[1:])
+        if self._rows + rows > len(self._waiting[0]):
             self.flush()
+        self._waiting[0].narrow(0, self._rows, rows).copy_(logits)
+        self._waiting[1].narrow(0, self._rows, rows).copy_(target)
+        self._rows += rows
 
     def flush(self) -> None:
         """Hand on what waits."""
-        waiting, self._waiting, self._logits = self._waiting, [], 0
-        if waiting:
-            logits, target = zip(*waiting, strict=True)
-            self._consume(torch.cat(logits), torch.cat(target))
+        rows, self._rows = self._rows, 0
+        if rows and self._waiting is not None:
+            logits, target = self._waiting
+            self._consume(logits[:rows], target[:rows])

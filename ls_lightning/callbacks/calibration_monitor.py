@@ -140,21 +140,26 @@ class CalibrationMonitor(L.Callback):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.step_outputs.forget()
+        self._forget()
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.step_outputs.forget()
+        self._forget()
 
     def _open(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
         self.step_outputs.open(trainer, pl_module, stage)
-        self._stage_metrics = StageMetrics(self.build, self.step_outputs.num_loaders)
+        self._stage_metrics.reset(self.step_outputs.num_loaders)
+
+    def _forget(self) -> None:
+        self.step_outputs.forget()
+        self._stage_metrics = StageMetrics(self.build, 0)
 
     def _compute(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
-        stage_metrics, self._stage_metrics = self._stage_metrics, StageMetrics(self.build, 0)
         if trainer.sanity_checking or self.step_outputs.given_up:
+            self._stage_metrics.reset(0)
             return
-        found = by_loader(stage, stage_metrics.measure(trainer, pl_module.device))
+        found = by_loader(stage, self._stage_metrics.measure(trainer, pl_module.device))
+        self._stage_metrics.reset(0)
         self.measured.update(found)
         self.results.update({key: one.values for key, one in found.items()})
         log_values(trainer, pl_module, stage, {key: self.results[key] for key in found})

@@ -19,9 +19,9 @@ from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.functional.measures import ReliabilityBins, num_samples, reliability_bins
 from ls_lightning.functional.outputs import Scores, Task
 from ls_lightning.metrics import CalibrationMetric, SumMetric
-from ls_lightning.metrics.base import SharedPass
 
 Build = Callable[..., MetricCollection]
+Add = Callable[[Tensor, Tensor], Any]
 
 _ABSENT = -(2**62)
 _TASKS, _INPUTS = get_args(Task), get_args(Scores)
@@ -54,37 +54,64 @@ class StageMetrics:
 
     def __init__(self, build: Build, num_loaders: int) -> None:
         self._build = build
+        self._idle: dict[_Kind, list[MetricCollection]] = {}
+        self._collections: list[MetricCollection | None] = []
+        self._kinds: list[_Kind | None] = []
+        self.reset(num_loaders)
+
+    def reset(self, num_loaders: int | None = None) -> None:
+        """Begin anew, with as many dataloaders as before if none are given.
+
+        What has been built serves again where it fits: it takes as long as to measure hundreds of small batches.
+        """
+        for kind, found in zip(self._kinds, self._collections, strict=True):
+            if found is not None and kind is not None:
+                _reset(found)
+                self._idle.setdefault(kind, []).append(found)
+        num_loaders = len(self._collections) if num_loaders is None else num_loaders
         self._options: list[dict[str, Any] | None] = [None] * num_loaders
-        self._collections: list[MetricCollection | None] = [None] * num_loaders
-        self._buffers: list[BatchBuffer | None] = [None] * num_loaders
+        self._kinds = [None] * num_loaders
+        self._collections = [None] * num_loaders
+        self._adders: list[Add | None] = [None] * num_loaders
+        self._buffers: list[BatchBuffer] = []
 
     def update(self, index: int, outputs: Outputs) -> None:
         """Add a batch of dataloader ``index``."""
-        found = self._collections[index]
-        if found is None:
-            options = self._options[index] = {"num_classes": outputs.num_classes, **outputs.options}
-            found = self._collections[index] = self._start(options).to(outputs.logits.device)
-            if all(isinstance(metric, SumMetric) for metric in found.values()):  # to others the size may matter
-                self._buffers[index] = BatchBuffer(adder(found))
-        buffer = self._buffers[index]
-        (found.update if buffer is None else buffer.add)(outputs.logits, outputs.target)
+        add = self._adders[index]
+        if add is None:
+            add = self._adders[index] = self._begin(index, outputs)
+        add(outputs.logits, outputs.target)
 
     def measure(self, trainer: L.Trainer, device: torch.device) -> list[Measured]:
         """Compute everything; every rank has to call it."""
         for buffer in self._buffers:
-            if buffer is not None:
-                buffer.flush()
+            buffer.flush()
         members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
         states = [_states(metrics.values()) for metrics in members]
         totals = iter(_add_up([metric.sums for found in states for metric in found.values()], trainer, device))
         summed = [{name: (metric, next(totals)) for name, metric in found.items()} for found in states]
         return [_read(metrics, found) for metrics, found in zip(members, summed, strict=True)]
 
-    def _start(self, options: dict[str, Any]) -> MetricCollection:
+    def _begin(self, index: int, outputs: Outputs) -> Add:
+        """What adds a batch from now on."""
+        options = self._options[index] = {"num_classes": outputs.num_classes, **outputs.options}
+        device = outputs.logits.device
+        self._kinds[index] = _kind(options, device)
+        found = self._collections[index] = self._start(options, device)
+        add = adder(found)
+        if not all(isinstance(metric, SumMetric) for metric in found.values(copy_state=False)):
+            return add  # to others the size of a batch may matter
+        self._buffers.append(BatchBuffer(add))
+        return self._buffers[-1].add
+
+    def _start(self, options: dict[str, Any], device: torch.device) -> MetricCollection:
+        idle = self._idle.get(_kind(options, device))
+        if idle:
+            return idle.pop()
         if options["task"] == "multilabel":  # without their number, labels may be tokens: more in the next batch
             with contextlib.suppress(TypeError, ValueError):
-                return self._build(**{**options, "num_classes": None})
-        return self._build(**options)
+                return self._build(**{**options, "num_classes": None}).to(device)
+        return self._build(**options).to(device)
 
     def _on_all_ranks(self, trainer: L.Trainer, device: torch.device) -> list[MetricCollection]:
         """The collections, built here as well where only other ranks had a batch."""
@@ -94,28 +121,36 @@ class StageMetrics:
             options = [_decode(row) for row in trainer.strategy.reduce(known, reduce_op="max").tolist()]
         usual = {"task": "multiclass", "num_classes": 2}
         return [
-            found or self._start(given or usual).to(device)
+            found or self._start(given or usual, device)
             for found, given in zip(self._collections, options, strict=True)
         ]
 
 
-def adder(found: MetricCollection) -> Callable[[Tensor, Tensor], Any]:
+def adder(found: MetricCollection) -> Add:
     """Return what adds a batch to all members: where they share one pass and its states, to the first of them alone.
 
     That leaves out what torchmetrics notes for each member at each update.
     """
+    leader = _leader(found)
+    return found.update if leader is None else partial(SumMetric.update, leader)
+
+
+def _leader(found: MetricCollection) -> SumMetric | None:
+    """The member whose states all others read; None if there is none such."""
     members = dict(found.items(keep_base=True, copy_state=False))
     groups = list(found.compute_groups.values())
     leader = members[groups[0][0]] if groups and len(groups[0]) == len(members) else None
-    if isinstance(leader, SumMetric) and leader._pass is not None:
-        return partial(SumMetric.update, leader)
-    return found.update
+    return leader if isinstance(leader, SumMetric) and leader._pass is not None else None
 
 
-def shared_pass(metrics: Iterable[Metric]) -> SharedPass | None:
-    """How all of the metrics read samples, if they do so in one pass."""
-    passes = {metric._pass if isinstance(metric, SumMetric) else None for metric in metrics}
-    return passes.pop() if len(passes) == 1 else None
+def _reset(found: MetricCollection) -> None:
+    """Reset; where all read the states of one member, those alone, since every copy of a sketch takes 0.4 MB."""
+    leader = _leader(found)
+    if leader is None:
+        found.reset()
+    else:
+        leader.reset()
+        dict(found.items(copy_state=False))  # points all members at the leader's states
 
 
 def log_values(
@@ -130,19 +165,30 @@ def log_values(
         found: values, equal on all ranks, by ``stage`` or ``stage/dataloader_idx_0``; ``n`` is not logged.
     """
     theirs = _logged_by_module(trainer)
-    for key, values in found.items():
-        for name, value in values.items():
-            if name == "n" or f"{stage}/{name}" in theirs:
-                continue
-            # Equal on all ranks: the maximum keeps the bits, a mean would not.
-            pl_module.log(
-                f"{stage}/{name}{key.removeprefix(stage)}",
-                value,
-                on_epoch=True,
-                sync_dist=True,
-                reduce_fx="max",
-                add_dataloader_idx=False,
-            )
+    wanted = {
+        f"{stage}/{name}{key.removeprefix(stage)}": value
+        for key, values in found.items()
+        for name, value in values.items()
+        if name != "n" and f"{stage}/{name}" not in theirs
+    }
+    for index, (name, value) in enumerate(wanted.items()):
+        if index and _log_again(trainer, pl_module, name, value):
+            continue
+        # Equal on all ranks: the maximum keeps the bits, a mean would not.
+        pl_module.log(name, value, on_epoch=True, sync_dist=True, reduce_fx="max", add_dataloader_idx=False)
+
+
+def _log_again(trainer: L.Trainer, pl_module: L.LightningModule, name: str, value: float) -> bool:
+    """Log a value as in the epoch before: `log` copies what it keeps of it, which takes as long as to measure a batch.
+
+    It has to be called for the first value, since it finds out that an epoch has begun.
+    """
+    results: Any = trainer._results
+    key = f"{pl_module._current_fx_name}.{name}"
+    if not results or key not in results:
+        return False
+    results.update_metrics(key, results[key].value.new_tensor(value), 1)
+    return True
 
 
 def by_loader(stage: str, found: list[Any]) -> dict[str, Any]:
@@ -191,6 +237,14 @@ def _read(metrics: dict[str, Metric], states: dict[str, tuple[SumMetric, Tensor]
     if counted:
         values["n"] = 0 if complaints else num_samples(counted[0])
     return Measured(values, reliability, states)
+
+
+_Kind = tuple[tuple[str, Any], ...]
+
+
+def _kind(options: dict[str, Any], device: torch.device) -> _Kind:
+    """By what collections are told apart."""
+    return (*sorted(options.items()), ("device", device))
 
 
 def _encode(options: dict[str, Any] | None) -> list[int]:

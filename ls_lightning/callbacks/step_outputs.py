@@ -64,8 +64,8 @@ class StepOutputs:
         self.num_loaders = 0
         self._taps: dict[str, Tap] = {}
         self._stage: Stage | None = None
-        self._loaders: list[Any] = []
         self._real: list[int | None] = []
+        self._sizes: list[tuple[int, int] | None] = []
         self._calls: list[LossCall] = []
         self._last: tuple[tuple[int, int], Outputs | None] | None = None
         self._undo: Callable[[], None] = nothing
@@ -79,10 +79,11 @@ class StepOutputs:
         self.close()
         self._stage = stage
         theirs = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-        self._loaders = CombinedLoader(theirs, "sequential").flattened if loaders is None else loaders
-        self.num_loaders = len(self._loaders)
         ranks = trainer.world_size if loaders is None else 1
-        self._real = [self._real_samples(loader, ranks) for loader in self._loaders]
+        loaders = CombinedLoader(theirs, "sequential").flattened if loaders is None else loaders
+        self.num_loaders = len(loaders)
+        self._real = [self._real_samples(loader, ranks) for loader in loaders]
+        self._sizes = [_sizes(loader) for loader in loaders]
         if self.read is None:
             if stage not in self._taps:
                 self._taps[stage] = Tap(pl_module, self._see, self.target)
@@ -93,7 +94,7 @@ class StepOutputs:
         self._undo()
         self._undo = nothing
         self._stage = None
-        self._loaders = []
+        self._real, self._sizes = [], []
         self._calls = []
         self._last = None
 
@@ -133,6 +134,8 @@ class StepOutputs:
     def _only_call(self, pl_module: L.LightningModule, batch: Any, outputs: Any) -> LossCall:
         """The call of a loss that is measured."""
         calls, self._calls = self._calls, []
+        if len(calls) == 1 and self.read is None:
+            return calls[0]
         stage = self._stage or "val"
         if self.read is not None:
             with getattr(pl_module.trainer.precision_plugin, f"{stage}_step_context")():
@@ -146,24 +149,23 @@ class StepOutputs:
                 f"no loss was called in {where}, so nothing could be measured. Call the loss there too, or say where "
                 f"logits and target are: {self.owner}(read=lambda module, batch, outputs: (logits, target))."
             )
-        if len(calls) > 1:
-            names = ", ".join(f"{call.function} on {tuple(call.logits.shape)}" for call in calls)
-            raise LookupError(
-                f"{where} calls {len(calls)} losses ({names}); say which one is measured: "
-                f"{self.owner}(target=lambda call: call.position == 0)."
-            )
-        return calls[0]
+        names = ", ".join(f"{call.function} on {tuple(call.logits.shape)}" for call in calls)
+        raise LookupError(
+            f"{where} calls {len(calls)} losses ({names}); say which one is measured: "
+            f"{self.owner}(target=lambda call: call.position == 0)."
+        )
 
     def _without_repeats(
         self, logits: Tensor, target: Tensor, options: dict[str, Any], batch_idx: int, dataloader_idx: int
     ) -> Outputs:
-        real, loader, rows = self._real[dataloader_idx], self._loaders[dataloader_idx], len(logits)
-        size: int | None = getattr(loader, "batch_size", None)
-        sampler: Any = getattr(loader, "sampler", None)
-        if size is None or not hasattr(sampler, "__len__"):
+        rows, real, sizes = len(logits), self._real[dataloader_idx], self._sizes[dataloader_idx]
+        if sizes is None:
             return Outputs(logits, target, options, rows)
-        samples: int = min(size, len(sampler) - batch_idx * size)
-        left = samples if real is None else min(samples, max(0, real - batch_idx * size))
+        size, total = sizes
+        samples = min(size, total - batch_idx * size)
+        if real is None:
+            return Outputs(logits, target, options, samples)
+        left = min(samples, max(0, real - batch_idx * size))
         keep = rows * left // samples
         return Outputs(logits[:keep], target[:keep], options, left)
 
@@ -183,11 +185,21 @@ class StepOutputs:
         return max(0, math.ceil((total - sampler.rank) / sampler.num_replicas))
 
 
+def _sizes(loader: Any) -> tuple[int, int] | None:
+    """The samples of a batch, and of this rank; None where nobody can know."""
+    size: int | None = getattr(loader, "batch_size", None)
+    sampler: Any = getattr(loader, "sampler", None)
+    return None if size is None or not hasattr(sampler, "__len__") else (size, len(sampler))
+
+
 def read_call(call: LossCall) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Logits, hard target, and the options of the metrics that fit them."""
-    logits, target = (values.detach() for values in call.batch())
+    logits, target = call.batch()
+    if logits.requires_grad or target.requires_grad:
+        logits, target = logits.detach(), target.detach()
     options: dict[str, Any] = {"input": "probs"} if call.input == "probs" else {}
-    if call.kind == "binary" or (call.kind is None and logits.shape == target.shape):
+    kind = call.kind
+    if kind == "binary" or (kind is None and logits.shape == target.shape):
         weight = call.options.get("weight")
         if isinstance(weight, Tensor):  # of 0: a label that is not there
             missing = weight.broadcast_to(call.logits.shape).reshape(logits.shape) == 0
