@@ -510,12 +510,12 @@ WRONG_NPZ = {
     "real labels": (
         {"y_train": A["y_train"].astype(float)},
         {},
-        "y_train must hold integer class labels (N,), got float64 (60,).",
+        "y_train must hold integer class labels (N,), got float64 (60,). Save y.astype('int64').",
     ),
     "one-hot labels": (
         {"y_train": np.eye(3, dtype=int)[A["y_train"]]},
         {},
-        "y_train must hold integer class labels (N,), got int64 (60, 3).",
+        "y_train must hold integer class labels (N,), got int64 (60, 3). They are one-hot: save y.argmax(1).",
     ),
     "negative label": ({"y_test": A["y_test"] - 1}, {}, "y_test must hold class labels 0..K-1, got -1."),
     "gap": (
@@ -526,7 +526,19 @@ WRONG_NPZ = {
     "unknown in test": (
         {"y_test": A["y_test"] + 1},
         {},
-        "y_train has no sample of class 3, but labels go up to 3. Number the classes of y_train 0..K-1.",
+        "y_test goes up to 3, but y_train only to 2: nothing can be learnt of class 3. Leave its samples out, or train "
+        "on some.",
+    ),
+    "from 1": (
+        {"y_train": A["y_train"] + 1, "y_test": A["y_test"] + 1},
+        {},
+        "y_train has no sample of class 0, but labels go up to 3. Number the classes of y_train 0..K-1. If yours begin "
+        "at 1: y - 1.",
+    ),
+    "names": (
+        {"y_train": np.array(["a", "b"] * 30), "y_test": np.array(["a", "b"] * 15)},
+        {},
+        "y_train must hold integer class labels (N,), got <U1 (60,). Save np.unique(y, return_inverse=True)[1].",
     ),
     "one class": (
         {"y_train": A["y_train"] * 0, "y_test": A["y_test"] * 0},
@@ -536,9 +548,9 @@ WRONG_NPZ = {
     "fewer classes": (
         {"y_train": np.arange(60) % 10, "y_test": np.arange(30) % 10},
         {"num_classes": 9},
-        "data.num_classes=9 but labels go up to 9, so 10 classes",
+        "data.num_classes=9 but y_train goes up to 9, so 10 classes",
     ),
-    "more classes": ({}, {"num_classes": 5}, "data.num_classes=5 but labels go up to 2, so 3 classes"),
+    "more classes": ({}, {"num_classes": 5}, "data.num_classes=5 but y_train goes up to 2, so 3 classes"),
     "binary": (
         {},
         {"task": "binary"},

@@ -250,3 +250,19 @@ def test_the_csv_has_every_job_and_every_metric(tmp_path):
     (lost,) = [row for row in rows if row["status"] == "unreadable"]
     assert lost["folder"] == str(tmp_path / "0")
     assert "not whole JSON" in lost["note"]
+
+
+def test_settings_name_what_tells_jobs_apart_and_no_gaps(tmp_path):
+    """Keys that only one kind of data has are not those of the other."""
+    for number, (data, config) in enumerate((("digits", ""), ("npz", "  limit_train: 50\n"), ("npz", ""))):
+        folder = write_job(tmp_path / str(number), 0.1, test={"acc": 0.5}, data=data)
+        text = (folder / "config.yaml").read_text()
+        if data == "npz":
+            text = text.replace("  label_noise: 0.0\n", config or "  limit_train: 90\n").replace("40", "20")
+        (folder / "config.yaml").write_text(text)
+    groups, _ = read(tmp_path)
+    assert sorted(group.setting for group in groups) == [
+        "data=digits",
+        "data=npz data.limit_train=50",
+        "data=npz data.limit_train=90",
+    ]

@@ -153,7 +153,7 @@ WRONG = [
     ("three", {"train": [*TRAIN, ["x", "fly"]]}, {"task": "binary"}, "task=binary needs 2 classes, but train has 3"),
     ("count", ENDS, {"num_classes": 150}, "num_classes=150, but train has 2"),
     ("expected", ENDS, {"expects": {"name": "CLINC150", "classes": 150}}, "CLINC150 has 150 classes, but"),
-    ("unknown", ENDS, {"unknown": "oos"}, "must be a split, or a label in test, got 'oos'. Splits: train, test"),
+    ("unknown", ENDS, {"unknown": "oos"}, r"a split \(train, test\), or a label in test \(buy, go\), got 'oos'"),
     ("fraction", ENDS, {"test_fraction": 0.5}, "test_fraction=0.5, but there is a split test"),
     ("no_list", {"train": "x"}, {}, "must hold lists of rows, got 'x'"),
     ("by_column", ENDS, {"split": "part"}, "it has the splits train, test already"),
@@ -317,6 +317,24 @@ def test_the_line_that_is_wrong_is_named(tmp_path, lines, said):
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=said):
         TextFileData(str(tmp_path / "mine.jsonl")).setup("fit")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+def test_what_stands_between_columns_is_read_off_the_first_line(tmp_path, sign):
+    rows = [{"text": f"{text}{sign} please", "label": label} for text, label in TRAIN + STRANGE]
+    (tmp_path / "mine.csv").write_text(table(rows, sign))
+    data = ready(TextFileData(str(tmp_path / "mine.csv"), val_fraction=0.2, unknown="oos"))
+    # one file without splits: all texts of the unknown label are, none of them is trained on
+    assert (data.classes, len(data.unknown_set)) == (["buy", "go"], len(STRANGE))
+    assert sum(map(len, (data.train_set, data.val_set, data.test_set))) == len(TRAIN)
+
+
+def test_a_csv_without_names_of_columns_is_said_to_be(tmp_path):
+    (tmp_path / "mine.csv").write_text("good morning,fine\nbad day,poor\n")
+    with pytest.raises(
+        ValueError, match=r"a column 'text', it has good morning, fine\. Use data\.text=<column>"
+    ):
+        ready(TextFileData(str(tmp_path / "mine.csv")))
 
 
 def test_a_column_split_that_is_not_read_is_named(tmp_path):

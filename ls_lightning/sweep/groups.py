@@ -121,8 +121,17 @@ def _why(older: Job, newer: Job) -> str:
 
 
 def _settings(jobs: Sequence[Job]) -> list[str]:
-    varying = [key for key in _varying(jobs) if not key.startswith("loss.")]
-    return [" ".join(f"{key}={job.settings.get(key, '?')}" for key in varying) for job in jobs]
+    """What differs beside loss, schedule, eps and seed: model and data, and among jobs of the same ones the rest."""
+    kinds = [key for key in _varying(jobs) if key in ("model", "data")]
+    alike: dict[tuple[object, ...], list[Job]] = defaultdict(list)
+    for job in jobs:
+        alike[tuple(job.settings.get(key) for key in kinds)].append(job)
+    varying = {kind: [key for key in _varying(few) if not key.startswith("loss.")] for kind, few in alike.items()}
+    return [
+        " ".join(f"{key}={job.settings[key]}" for key in [*kinds, *varying[kind]] if key in job.settings)
+        for job in jobs
+        for kind in [tuple(job.settings.get(key) for key in kinds)]
+    ]
 
 
 def _losses(jobs: Sequence[Job]) -> list[str]:

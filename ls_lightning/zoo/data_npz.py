@@ -116,19 +116,26 @@ class NpzData(ClassificationData):
         for name, y in labels.items():
             if int(y.min()) < 0:
                 raise ValueError(f"y_{name} must hold class labels 0..K-1, got {int(y.min())}.")
-        highest = max(int(y.max()) for y in labels.values())
-        self._check_count(highest + 1, f"labels go up to {highest}")
-        if highest < 1:
+        highest = {name: int(y.max()) for name, y in labels.items()}
+        split, most = max(highest.items(), key=lambda item: item[1])
+        self._check_count(most + 1, f"y_{split} goes up to {most}")
+        if most < 1:
             raise ValueError("a classifier needs at least 2 classes, but every label is 0.")
-        if self.task == "binary" and highest > 1:
-            raise ValueError(f"task=binary needs labels 0 and 1, but they go up to {highest}. Use task=multiclass.")
-        absent = (labels["train"].bincount(minlength=highest + 1) == 0).nonzero().flatten().tolist()
-        if absent:
+        if self.task == "binary" and most > 1:
+            raise ValueError(f"task=binary needs labels 0 and 1, but they go up to {most}. Use task=multiclass.")
+        absent = (labels["train"].bincount(minlength=most + 1) == 0).nonzero().flatten().tolist()
+        if absent and absent[0] > highest["train"]:
             raise ValueError(
-                f"y_train has no sample of class {absent[0]}, but labels go up to {highest}. "
-                "Number the classes of y_train 0..K-1."
+                f"y_{split} goes up to {most}, but y_train only to {highest['train']}: nothing can be learnt of class "
+                f"{absent[0]}. Leave its samples out, or train on some."
             )
-        return highest + 1
+        if absent:
+            start = " If yours begin at 1: y - 1." if absent == [0] else ""
+            raise ValueError(
+                f"y_train has no sample of class {absent[0]}, but labels go up to {most}. "
+                f"Number the classes of y_train 0..K-1.{start}"
+            )
+        return most + 1
 
     def _count_columns(self, labels: dict[str, Tensor]) -> int:
         columns = labels["train"].shape[1]

@@ -51,7 +51,7 @@ class TextData(ClassificationData):
         num_classes: K, if it is to be checked against the labels.
         unknown: a split, or a label, whose texts belong to no class: nothing is trained on them, and
             :class:`~ls_lightning.OutOfScope` measures how sure the model is of those of the split, or of those of the
-            label in ``test``.
+            label in ``test``; in all of the file, where there is no such split.
         features: ``"tfidf"``, ``"hashing"``, or ``"tokens"`` for the order of words.
         ngrams: of the bags: the most words that make one feature.
         max_features: features, or words to know.
@@ -154,10 +154,13 @@ class TextData(ClassificationData):
         found: dict[str, Rows] = {name: named[name].read() for name in ("train", "val", "test") if name in named}
         if self.unknown is None or apart is not None:
             return found, [] if apart is None else apart.read(labelled=False).texts
-        texts = [text for text, label in zip(*found.get("test", Rows([], [])), strict=True) if label == self.unknown]
+        home = "test" if "test" in found else "train"  # of one file, whose other texts are cut into splits
+        texts = [text for text, label in zip(*found.get(home, Rows([], [])), strict=True) if label == self.unknown]
         if not texts:
+            there = class_names(found[home].labels) if home in found else []
             raise ValueError(
-                f"data.unknown must be a split, or a label in test, got {self.unknown!r}. Splits: {', '.join(tables)}."
+                f"data.unknown must be a split ({', '.join(tables)}), or a label in {home} ({', '.join(there[:8])}"
+                f"{', ...' * (len(there) > 8)}), got {self.unknown!r}."
             )
         return {name: _without(rows, self.unknown) for name, rows in found.items()}, texts
 

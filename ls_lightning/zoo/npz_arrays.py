@@ -120,8 +120,17 @@ def _class_labels(name: str, y: Array) -> Tensor:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or y.dtype.kind not in "bui":
-        raise ValueError(f"{name} must hold integer class labels (N,), got {y.dtype} {y.shape}.")
+        raise ValueError(f"{name} must hold integer class labels (N,), got {y.dtype} {y.shape}.{_as_labels(y)}")
     return torch.from_numpy(y.astype(np.int64))
+
+
+def _as_labels(y: Array) -> str:
+    """How they become class labels."""
+    if y.ndim == 2 and y.dtype.kind in "buif" and bool((y.sum(1) == 1).all()) and np.isin(y, (0, 1)).all():
+        return " They are one-hot: save y.argmax(1)."
+    if y.ndim == 1 and y.dtype.kind == "f" and bool((y == np.round(y)).all()):
+        return " Save y.astype('int64')."
+    return " Save np.unique(y, return_inverse=True)[1]." if y.ndim == 1 and y.dtype.kind in "US" else ""
 
 
 def _multilabels(name: str, y: Array) -> Tensor:

@@ -22,7 +22,7 @@ def read_tables(path: Path, text: str, label: str, split: str | None = None) -> 
 
     Rows are objects ``{"text": ..., "label": ...}`` or pairs ``[text, label]``. A ``.json`` file holds a list of them,
     or an object of such lists, one a split; a ``.jsonl`` file a row a line; a ``.csv`` or ``.tsv`` file begins with
-    the names of its columns.
+    the names of its columns, between commas, tabs, semicolons or bars.
 
     Args:
         path: of the file; or of a folder, in which ``train.csv`` and so on are the splits.
@@ -45,21 +45,21 @@ def read_tables(path: Path, text: str, label: str, split: str | None = None) -> 
         ...     read_tables(path, "text", "label")["train"].read()
         Rows(texts=['good', 'bad'], labels=['1', '0'])
     """
-    found = dict(_rows_by_split(path, split))
+    found = dict(_rows_by_split(path, split, text))
     return {
         name or "train": _table(f"{path}{f' ({name})' if name else ''}", rows, text, label)
         for name, rows in found.items()
     }
 
 
-def _rows_by_split(path: Path, split: str | None) -> Iterator[tuple[str, list[Any]]]:
+def _rows_by_split(path: Path, split: str | None, text: str) -> Iterator[tuple[str, list[Any]]]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if split is not None:
             raise ValueError(f"data.split names a column of one file, but {path} is a folder. Leave split out.")
-        yield from ((file.stem, _only(_read(file), file)) for file in files)
+        yield from ((file.stem, _only(_read(file, text), file)) for file in files)
         return
-    rows = _read(path)
+    rows = _read(path, text)
     if split is None:
         if any(isinstance(row, dict) and "split" in row for row in rows.get(_WHOLE, [])):
             rank_zero_warn(f"{path} has a column 'split', which is not read. Use data.split=split to split by it.")
@@ -79,7 +79,7 @@ def _only(rows: dict[str, list[Any]], file: Path) -> list[Any]:
     return rows[_WHOLE]
 
 
-def _read(file: Path) -> dict[str, list[Any]]:
+def _read(file: Path, text: str) -> dict[str, list[Any]]:
     """Rows by split, or all of them as one."""
     if file.suffix not in SUFFIXES:
         raise ValueError(f"data.path must be a folder or a file {', '.join(SUFFIXES)}, got {str(file)!r}.")
@@ -88,7 +88,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
     try:
         content = file.read_text(encoding="utf-8-sig")
         if file.suffix in (".csv", ".tsv"):
-            return {_WHOLE: _read_csv(content, "," if file.suffix == ".csv" else "\t")}
+            return {_WHOLE: _read_csv(content, _delimiter(content, "," if file.suffix == ".csv" else "\t", text))}
         if file.suffix == ".jsonl":
             return {_WHOLE: _read_lines(content)}
         found = json.loads(content)
@@ -111,6 +111,13 @@ def _read_lines(content: str) -> list[Any]:
         except ValueError as error:
             raise ValueError(f"line {number} is no JSON ({str(error).partition(': line')[0]})") from None
     return rows
+
+
+def _delimiter(content: str, usual: str, text: str) -> str:
+    """The usual one, unless another one makes the first line name the column of texts."""
+    first = content.partition("\n")[0].strip()
+    names = {sign: [name.strip('" ') for name in first.split(sign)] for sign in (usual, ",", ";", "\t", "|")}
+    return next((sign for sign, found in names.items() if text in found and len(found) > 1), usual)
 
 
 def _read_csv(content: str, delimiter: str) -> list[dict[str, str]]:

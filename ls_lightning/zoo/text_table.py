@@ -76,9 +76,11 @@ class TextTable:
             if column in self.columns:
                 raise ValueError(f"{self.where}, row {row} has no {column!r}. Fill it in, or remove the row.")
             option = "text" if column == self.names[0] else "label"
+            names = ", ".join(self.columns) or "none"
+            names = names if len(names) < 80 else f"{names[:77]}..."
+            first = " The first line of a .csv names them." if ".csv" in self.where else ""
             raise ValueError(
-                f"{self.where}, row {row} must have a column {column!r}, it has {', '.join(self.columns) or 'none'}. "
-                f"Use data.{option}=<column>."
+                f"{self.where} must have a column {column!r}, it has {names}. Use data.{option}=<column>.{first}"
             )
 
 
