@@ -5,12 +5,18 @@ import signal
 
 import pytest
 from cli import result, run
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from sweeps import Sweep, wait_for
 
 from hydra_plugins.ls_process_launcher._jobs import Job, State
+from hydra_plugins.ls_stacked_launcher._alike import ComposedAlike
 from hydra_plugins.ls_stacked_launcher._once import ComposedOnce
 from hydra_plugins.ls_stacked_launcher._plan import _divide, plan_stacks
+from ls_lightning.config import register_schema
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
 SWEEP = ["-m", "hydra/launcher=stacked", "hydra.sweep.dir=sweep", "trainer=cpu", "trainer.enable_progress_bar=false"]
@@ -101,6 +107,43 @@ def test_a_configuration_is_composed_once():
     once.launching = True
     assert [once(None, [word]).num for word in ("eps=0", "eps=1", "eps=1", "eps=2", "eps=2")] == [1, 2, 3, 4, 5]
     assert begun == [1]
+
+
+ALIKE = [
+    ["eps=0", "seed=1", "optimizer.lr=0.1", "name=a"],
+    ["eps=0.1", "seed=2", "optimizer.lr=1e-3", "name=null"],
+    ["eps=0.2", "seed=0", "optimizer.lr=1", "name='b,c=1'"],
+    ["eps=0.1", "loss=kl", "hydra.job.chdir=true", "+model.width=1"],
+    ["eps=0", "loss=kl", "hydra.job.chdir=true", "+model.width=2"],
+    ["eps=0.3", "loss=kl", "hydra.job.chdir=true", "+model.width=2"],
+    ["eps=${optimizer.lr}", "loss=focal", "callbacks.pictures=null"],
+    ["eps=0", "loss=focal", "callbacks.pictures=null"],
+    ["eps=0", "model.hidden=[1,2]", "~callbacks.pictures"],
+    ["eps=1e-1", "model.hidden=[1,2]", "~callbacks.pictures"],
+]
+
+
+def test_jobs_that_are_alike_are_composed_as_hydra_does():
+    """All of it, Hydra's own part with it; what is wrong is said as Hydra says it."""
+    register_schema()
+    with initialize_config_module(version_base="1.3", config_module="ls_lightning.conf"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["trainer=cpu"], RunMode.MULTIRUN)
+        asked = []
+
+        def load(master_config, sweep_overrides):
+            asked.append(sweep_overrides)
+            return loader.load_sweep_config(master_config, sweep_overrides)
+
+        alike = ComposedAlike(load)
+        for overrides in ALIKE:
+            found, wanted = alike(master, overrides), loader.load_sweep_config(master, overrides)
+            assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(wanted)
+            found.eps, found.hydra.job.num = 0.7, 3  # nobody else's
+        assert asked == [ALIKE[k] for k in (0, 3, 4, 6, 7, 8)]  # each the first of its kind
+        for wrong in (["eps=a lot", *ALIKE[0][1:]], ["optimizers.lr=1"]):
+            with pytest.raises(HydraException, match=r"a lot|optimizers"):
+                alike(master, wrong)
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,14 @@ class StackedLauncher(ProcessLauncher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called once; the process of the first stack imports torch while the jobs are composed."""
+        from hydra_plugins.ls_stacked_launcher._alike import ComposedAlike
         from hydra_plugins.ls_stacked_launcher._once import ComposedOnce
         from hydra_plugins.ls_stacked_launcher._stacks import Stacks
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         stacks = self._stacks = Stacks(config, self._limits)
         loader: Any = hydra_context.config_loader
-        self._once = ComposedOnce(loader.load_sweep_config, lambda: stacks.prepare(1))
+        self._once = ComposedOnce(ComposedAlike(loader.load_sweep_config), lambda: stacks.prepare(1))
         loader.load_sweep_config = self._once
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
