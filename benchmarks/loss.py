@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ls_lightning.functional import smoothed_cross_entropy, smoothed_kl_div
+from ls_lightning.functional.native import loss as native_loss
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from peak_bytes import peak_bytes
@@ -32,6 +33,7 @@ SHAPES = ["128x10", "8192x10", "256x1000", "4096x1000", "2048x32000", "8x21x256x
 EPS, SECONDS = 0.1, 2.0
 TORCH, OURS = "`F.cross_entropy`", "`smoothed_cross_entropy`"
 COMPILED, UPCAST, CONSUMING = "torch, compiled", "`F.cross_entropy` of float32", "the same, `consume_logits=True`"
+WITHOUT_C = "the same, `LS_LIGHTNING_NATIVE=0`"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Rows = dict[str, dict[str, str]]
@@ -64,6 +66,15 @@ def upcast(z: Tensor, y: Tensor) -> Tensor:
     return torchs(z.float(), y)
 
 
+def without_c(z: Tensor, y: Tensor) -> Tensor:
+    """As where no loop in C was built; the gradient is made in the forward pass."""
+    kept, native_loss.loop = native_loss.loop, lambda: None
+    try:
+        return smoothed_cross_entropy(z, y, eps=EPS)
+    finally:
+        native_loss.loop = kept
+
+
 def ways() -> dict[str, Loss]:
     found: dict[str, Loss] = {TORCH: torchs, "timm's formula": averaged, "`KLDivLoss` recipe": divergence}
     found["one-hot recipe"] = one_hot
@@ -71,6 +82,8 @@ def ways() -> dict[str, Loss]:
         found[COMPILED] = torch.compile(torchs, dynamic=False)
     found[OURS] = partial(smoothed_cross_entropy, eps=EPS)
     found[CONSUMING] = partial(smoothed_cross_entropy, eps=EPS, consume_logits=True)
+    if native_loss.loop() is not None:
+        found[WITHOUT_C] = without_c
     found["`smoothed_kl_div`"] = partial(smoothed_kl_div, eps=EPS)
     return found
 
@@ -162,7 +175,7 @@ def keep_memory() -> None:
 def main(shapes: list[str]) -> None:
     torch.set_num_threads(1)
     losses, full, narrow, bytes_, kept = ways(), Rows(), Rows(), Rows(), Rows()
-    few = {name: losses[name] for name in (TORCH, OURS, CONSUMING)}
+    few = {name: losses[name] for name in (TORCH, OURS, CONSUMING, WITHOUT_C) if name in losses}
     for shape in shapes:
         compare(full, shape, torch.float32, TORCH, losses)
         compare(narrow, shape, torch.bfloat16, UPCAST, {UPCAST: upcast, **few})
@@ -173,10 +186,11 @@ def main(shapes: list[str]) -> None:
     large = [shape for shape in shapes if math.prod(map(int, shape.split("x"))) >= 2**22]
     for shape in large:
         compare(kept, shape, torch.float32, TORCH, few)
-    load = os.getloadavg()[1]
+    load, built = os.getloadavg()[1], "built, and used" if WITHOUT_C in losses else "not built here"
     text = f"""## The loss on a CPU
 
 `python benchmarks/loss.py`: forward and backward, eps {EPS}, one thread; ratios to torch, beside which its time stands.
+The loop in C, `functional/native/loss.c`, was {built}.
 {machine("torch")}; {load:.0f} processes wanted the cores, which costs most where calls are many and short.
 
 {table("float32", full, shapes)}

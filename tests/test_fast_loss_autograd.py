@@ -337,8 +337,9 @@ def test_logits_are_left_alone_otherwise():
         assert_close(seen.detach(), logits, rtol=0, atol=0)
 
 
-def test_torch_notices_where_consumed_logits_are_needed():
-    logits, target = draw((6, 4))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_torch_notices_where_consumed_logits_are_needed(dtype):
+    logits, target = draw((6, 4), dtype)
     seen = logits.requires_grad_().exp()  # whose derivative is its result
     loss = smoothed_cross_entropy(seen, target, consume_logits=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -135,3 +135,12 @@ def test_views_that_only_say_negative_are_read_as_such():
     turned = torch.complex(logits, -logits).conj().imag
     assert turned.is_neg()
     assert_close(smoothed_cross_entropy(turned, target), smoothed_cross_entropy(logits, target))
+
+
+def test_a_tensor_that_outlived_its_transform():
+    logits, target = draw((6, 4))
+    kept = []
+    torch.func.grad(lambda z, y: (kept.append((z, y)), z.sum())[1])(logits, target)
+    expected = value_and_gradient(smoothed_cross_entropy, logits, target)
+    assert_close(smoothed_cross_entropy(*kept[0]), expected[0])
+    assert_close(value_and_gradient(smoothed_cross_entropy, *kept[0]), expected)

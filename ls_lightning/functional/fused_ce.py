@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from ls_lightning.functional.fused_layout import Layout, arrange, arrange_rows
 from ls_lightning.functional.fused_rows import SmoothedTarget, may_read, smoothed_rows
@@ -99,6 +100,8 @@ def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool)
     slope = _arranged(problem.weights.slope(problem.reduction) * upstream, problem.layout)
     z, out = arrange(logits, problem.layout), arrange(gradient, problem.layout)
     smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out, True)
+    if overwrites:
+        increment_version(gradient)  # torch does not see what is written in C
     return gradient
 
 

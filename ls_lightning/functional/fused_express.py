@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from ls_lightning.functional.eps import EPS
 from ls_lightning.functional.fused_ce import clear_gradient
@@ -15,6 +16,7 @@ from ls_lightning.functional.options import Reduction
 from ls_lightning.functional.targets import explain_index_error
 
 Clear = Callable[[Tensor], Tensor]
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # also by a transform that is over
 
 
 class Express(NamedTuple):
@@ -26,6 +28,7 @@ class Express(NamedTuple):
         others: whether the true class has no part of eps.
         divergence: whether the entropy of the target is taken from the loss.
         reduction: any but `"none"`.
+        consume: whether the backward pass may overwrite the logits with their gradient.
         clear: the same loss of logits by operations that torch can differentiate twice.
     """
 
@@ -34,6 +37,7 @@ class Express(NamedTuple):
     others: bool
     divergence: bool
     reduction: Reduction
+    consume: bool
     clear: Clear
 
     def run(self, logits: Tensor, target: Tensor, factor: float, gradient: Tensor | None, loss: Tensor | None) -> None:
@@ -64,6 +68,7 @@ def express_loss(
     others: bool,
     divergence: bool,
     reduction: Reduction,
+    consume: bool,
     clear: Clear,
 ) -> Tensor | None:
     """Return the loss; None where another way has to be taken, or has to say what does not fit."""
@@ -72,7 +77,7 @@ def express_loss(
         return None
     if shape[0] != target.shape[0] or shape[2:] != target.shape[1:] or shape[1] < 2:
         return None
-    if len(shape) > 2 and not logits.is_contiguous():
+    if (len(shape) > 2 and not logits.is_contiguous()) or _is_wrapped(logits) or _is_wrapped(target):
         return None
     if isinstance(eps, Tensor):
         if eps.ndim or not eps.is_floating_point() or not may_read(eps):
@@ -80,10 +85,10 @@ def express_loss(
         eps = eps.item()
     elif not isinstance(eps, (float, int)) or not EPS.holds(eps):
         return None
-    express = Express(eps, ignore_index, others, divergence, reduction, clear)
+    express = Express(eps, ignore_index, others, divergence, reduction, consume, clear)
     try:
         if logits.requires_grad and torch.is_grad_enabled():
-            return _Express.apply(logits, target, express)  # type: ignore[no-untyped-call,no-any-return]
+            return _apply(logits, target, express)  # type: ignore[no-untyped-call,no-any-return]
         loss = logits.new_empty((), dtype=torch.float32)
         express.run(logits, target, 1.0, None, loss)
     except RuntimeError as error:
@@ -98,7 +103,8 @@ class _Express(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, express: Express) -> Tensor:
         ctx.save_for_backward(logits, target)
-        ctx.express, ctx.gradient, loss = express, torch.empty_like(logits), logits.new_empty((), dtype=torch.float32)
+        ctx.express, ctx.gradient = express, None if express.consume else torch.empty_like(logits)
+        loss = logits.new_empty((), dtype=torch.float32)
         express.run(logits, target, 1.0, ctx.gradient, loss)
         return loss
 
@@ -112,6 +118,13 @@ class _Express(torch.autograd.Function):
             return gradient if factor == 1 else gradient.mul_(factor), None, None
         # A narrow gradient that has a factor was rounded too early, maybe to 0.
         logits, target = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        overwrites = ctx.express.consume and 0 not in logits.stride()
+        gradient = logits.detach() if overwrites else torch.empty_like(logits)
         ctx.express.run(logits, target, factor, gradient, None)
+        if overwrites:
+            increment_version(gradient)  # torch does not see what is written in C
         return gradient, None, None
+
+
+_apply = super(torch.autograd.Function, _Express).apply
+"""Without what `Function.apply` does first for transforms, which takes as long as the loop does for a small batch."""

@@ -67,16 +67,16 @@ def smoothing_loss(
         if weight is not None or smoothing.prior is not None or not can_be_stacked(logits, eps):
             return clear(logits)
         return _stacked(smoothing, logits, target, eps, ignore_index, reduction, spread)
-    if weight is None and smoothing.is_usual:
-        others, divergence = spread == "others", smoothing.divergence
-        loss = express_loss(logits, target, eps, ignore_index, others, divergence, reduction, clear)
-        if loss is not None:
-            return loss
     if smoothing.consume and logits.is_leaf and logits.requires_grad:
         raise ValueError(
             "consume_logits=True overwrites the logits in the backward pass, got logits that are a leaf of the "
             "graph: a parameter or an input. Leave it at False for them."
         )
+    if weight is None and smoothing.prior is None:
+        others, divergence, consume = spread == "others", smoothing.divergence, smoothing.consume
+        loss = express_loss(logits, target, eps, ignore_index, others, divergence, reduction, consume, clear)
+        if loss is not None:
+            return loss
     read, dtype = _read_index(target, logits, ignore_index), compute_dtype(logits)
     level = read.eps(eps, tuple(logits.shape), dtype)
     if isinstance(level, Tensor) and level.ndim == 0 and may_read(level):

@@ -18,18 +18,25 @@ typedef struct {
     int64_t outer, class, inner; /* steps in numbers */
 } steps;
 
+/* What loss.py asks for: the fields stand there in the same order. */
 typedef struct {
     const void *logits;
-    void *gradient; /* NULL: not wanted; may be the logits */
-    float *losses;  /* of each row, NULL: not wanted */
+    void *gradient;     /* NULL: not wanted; may be the logits */
+    float *losses;      /* of each row, NULL: not wanted */
+    float *sum;         /* of the losses times scale, NULL: not wanted */
+    const int64_t *label;
+    const uint8_t *valid;      /* NULL: all are, but for the label `ignored` */
+    const float *eps, *scale;  /* of each row, NULL: one for all */
     shape size;
     steps from, to;
-    const int64_t *label;
-    const uint8_t *valid;     /* NULL: all are, but for the label `ignored` */
-    const float *eps, *scale; /* of each row, NULL: one for all */
-    int64_t ignored;
-    float one_eps, one_scale;
-    int others, divergence, dtype;
+    int64_t dtype, ignored, others, divergence;
+    int64_t mean; /* divide the sum by how many rows are not ignored */
+    int64_t threads;
+    double one_eps, one_scale;
+} call;
+
+typedef struct {
+    call call;
     int64_t tile, tiles, units, next; /* rows of a unit of work, units in an outer step, all units, the next to do */
     double *sums;                     /* of the scaled losses of each unit */
 } job;
@@ -48,13 +55,13 @@ typedef struct {
 INLINE floats information(floats mass) { return mass * -logarithm(mass); }
 
 INLINE slopes finish(const job *j, const rows *r) {
-    floats own_left = r->own_left, left = j->others ? r->left - own_left : r->left;
+    floats own_left = r->own_left, left = j->call.others ? r->left - own_left : r->left;
     ints open = left > 0; /* with no class left to take it, the mass stays */
     floats each = keep(open, r->eps) / pick(open, left, all(1));
-    floats true = 1 - keep(open, r->eps) - (j->others ? each * own_left : all(0));
+    floats true = 1 - keep(open, r->eps) - (j->call.others ? each * own_left : all(0));
     floats own = keep(true != 0, r->own);
     floats loss = logarithm(r->sum) - true * own - each * r->spread;
-    if (j->divergence) loss -= information(true + each * own_left) + (r->left - own_left) * information(each);
+    if (j->call.divergence) loss -= information(true + each * own_left) + (r->left - own_left) * information(each);
     return (slopes){keep(r->live, loss), r->scale / r->sum, each * r->scale, true * r->scale};
 }
 
@@ -63,7 +70,7 @@ INLINE double scaled(const rows *r, floats loss, int one) {
 }
 
 INLINE int is_live(const job *j, int64_t row) {
-    return j->label[row] != j->ignored && (j->valid == NULL || j->valid[row]);
+    return j->call.label[row] != j->call.ignored && (j->call.valid == NULL || j->call.valid[row]);
 }
 
 /* Sums over classes, of exp(x), of x, and of masked ones, which have the logit -inf. */
@@ -87,15 +94,15 @@ INLINE floats slope(floats power, const slopes *d) {
 
 /* A row whose classes lie side by side. The last lanes overlap with those before, where their number does not divide K. */
 INLINE void long_row(const job *j, int64_t row, float *scratch, double *sum, enum dtype dtype) {
-    const int64_t classes = j->size.classes, size = width(dtype), o = row / j->size.inner, i = row % j->size.inner;
-    const char *z = (const char *)j->logits + size * (o * j->from.outer + i * j->from.inner);
-    char *g = j->gradient == NULL ? NULL : (char *)j->gradient + size * (o * j->to.outer + i * j->to.inner);
+    const int64_t classes = j->call.size.classes, size = width(dtype), o = row / j->call.size.inner, i = row % j->call.size.inner;
+    const char *z = (const char *)j->call.logits + size * (o * j->call.from.outer + i * j->call.from.inner);
+    char *g = j->call.gradient == NULL ? NULL : (char *)j->call.gradient + size * (o * j->call.to.outer + i * j->call.to.inner);
     if (!is_live(j, row)) {
         if (g != NULL) memset(g, 0, size * classes);
-        if (j->losses != NULL) j->losses[row] = 0;
+        if (j->call.losses != NULL) j->call.losses[row] = 0;
         return;
     }
-    const int64_t label = j->label[row], whole = classes & -LANES, end = classes - LANES;
+    const int64_t label = j->call.label[row], whole = classes & -LANES, end = classes - LANES;
     const floats last = read_lanes(z + size * end, dtype);
     floats tops[4] = {last, last, last, last}; /* four do not wait for each other */
     int64_t k = 0;
@@ -124,10 +131,10 @@ INLINE void long_row(const job *j, int64_t row, float *scratch, double *sum, enu
         power += total(s.power), spread += total(s.spread), masked += total(s.masked);
     }
     rows r = {all(power), all(spread), all(classes - masked), all(own), all(own != -INFINITY),
-              all(j->eps ? j->eps[row] : j->one_eps), all(j->scale ? j->scale[row] : j->one_scale), ~(ints){0}};
+              all(j->call.eps ? j->call.eps[row] : j->call.one_eps), all(j->call.scale ? j->call.scale[row] : j->call.one_scale), ~(ints){0}};
     const slopes d = finish(j, &r);
-    *sum += j->scale == NULL ? d.loss[0] : r.scale[0] == 0 ? 0 : d.loss[0] * r.scale[0];
-    if (j->losses != NULL) j->losses[row] = d.loss[0];
+    *sum += j->call.scale == NULL ? d.loss[0] : r.scale[0] == 0 ? 0 : d.loss[0] * r.scale[0];
+    if (j->call.losses != NULL) j->call.losses[row] = d.loss[0];
     if (g == NULL) return;
 
     const floats rest = slope(read_lanes(e + end, FLOAT32), &d);
@@ -157,7 +164,7 @@ COPY(uint16_t)
 
 /* As many rows as lanes, whose classes are the lines of `z`. */
 INLINE void side_by_side(const job *j, float *z, rows *r, const int64_t *label, slopes *d) {
-    const int64_t classes = j->size.classes, width = j->tile;
+    const int64_t classes = j->call.size.classes, width = j->tile;
     floats top = all(-INFINITY), own;
     for (int64_t k = 0; k < classes; k++) top = larger(read_lanes(z + k * width, FLOAT32), top);
     for (int lane = 0; lane < LANES; lane++) own[lane] = z[label[lane] * width + lane] - top[lane];
@@ -173,7 +180,7 @@ INLINE void side_by_side(const job *j, float *z, rows *r, const int64_t *label, 
     r->sum = all_classes.power, r->spread = all_classes.spread, r->left = all(classes) - all_classes.masked;
     r->own = own, r->own_left = keep(own != -INFINITY, all(1));
     *d = finish(j, r);
-    if (j->gradient == NULL) return;
+    if (j->call.gradient == NULL) return;
     for (int64_t k = 0; k < classes; k++)
         write_lanes(z + k * width, keep(r->live, slope(read_lanes(z + k * width, FLOAT32), d)), FLOAT32);
     for (int lane = 0; lane < LANES; lane++)
@@ -182,55 +189,55 @@ INLINE void side_by_side(const job *j, float *z, rows *r, const int64_t *label, 
 
 /* Up to `tile` rows of one outer step. */
 INLINE void tile(const job *j, int64_t unit, float *scratch, double *sum, enum dtype dtype) {
-    const int64_t classes = j->size.classes, o = unit / j->tiles, first = unit % j->tiles * j->tile;
-    const int64_t count = first + j->tile < j->size.inner ? j->tile : j->size.inner - first, size = width(dtype);
-    char *z = (char *)j->logits + size * (o * j->from.outer + first * j->from.inner);
-    const int64_t padded = (count + LANES - 1) / LANES * LANES, row = o * j->size.inner + first;
+    const int64_t classes = j->call.size.classes, o = unit / j->tiles, first = unit % j->tiles * j->tile;
+    const int64_t count = first + j->tile < j->call.size.inner ? j->tile : j->call.size.inner - first, size = width(dtype);
+    char *z = (char *)j->call.logits + size * (o * j->call.from.outer + first * j->call.from.inner);
+    const int64_t padded = (count + LANES - 1) / LANES * LANES, row = o * j->call.size.inner + first;
     uint16_t *raw = (uint16_t *)(scratch + classes * j->tile);
     if (count < padded) memset(scratch, 0, classes * j->tile * (sizeof(float) + sizeof(uint16_t)));
     if (dtype == FLOAT32) {
-        copy_float(scratch, (float *)z, j->tile, classes, count, j->from.class, j->from.inner, 0);
+        copy_float(scratch, (float *)z, j->tile, classes, count, j->call.from.class, j->call.from.inner, 0);
     } else {
-        copy_uint16_t(raw, (uint16_t *)z, j->tile, classes, count, j->from.class, j->from.inner, 0);
+        copy_uint16_t(raw, (uint16_t *)z, j->tile, classes, count, j->call.from.class, j->call.from.inner, 0);
         for (int64_t k = 0; k < classes; k++)
             for (int64_t i = 0; i < count; i += LANES)
                 write_lanes(scratch + k * j->tile + i, read_lanes(raw + k * j->tile + i, dtype), FLOAT32);
     }
     for (int64_t i = 0; i < padded; i += LANES) {
-        rows r = {.eps = all(j->one_eps), .scale = all(j->one_scale)};
+        rows r = {.eps = all(j->call.one_eps), .scale = all(j->call.one_scale)};
         int64_t label[LANES] = {0};
         for (int lane = 0; lane < LANES && i + lane < count; lane++) {
             int64_t at = row + i + lane;
             if (!is_live(j, at)) continue;
-            r.live[lane] = -1, label[lane] = j->label[at];
-            if (j->eps != NULL) r.eps[lane] = j->eps[at];
-            if (j->scale != NULL) r.scale[lane] = j->scale[at];
+            r.live[lane] = -1, label[lane] = j->call.label[at];
+            if (j->call.eps != NULL) r.eps[lane] = j->call.eps[at];
+            if (j->call.scale != NULL) r.scale[lane] = j->call.scale[at];
         }
         slopes d;
         side_by_side(j, scratch + i, &r, label, &d);
-        *sum += scaled(&r, d.loss, j->scale == NULL);
-        if (j->losses != NULL) memcpy(j->losses + row + i, &d.loss, sizeof(float) * (i + LANES <= count ? LANES : count - i));
+        *sum += scaled(&r, d.loss, j->call.scale == NULL);
+        if (j->call.losses != NULL) memcpy(j->call.losses + row + i, &d.loss, sizeof(float) * (i + LANES <= count ? LANES : count - i));
     }
-    if (j->gradient == NULL) return;
-    char *g = (char *)j->gradient + size * (o * j->to.outer + first * j->to.inner);
+    if (j->call.gradient == NULL) return;
+    char *g = (char *)j->call.gradient + size * (o * j->call.to.outer + first * j->call.to.inner);
     if (dtype == FLOAT32) {
-        copy_float(scratch, (float *)g, j->tile, classes, count, j->to.class, j->to.inner, 1);
+        copy_float(scratch, (float *)g, j->tile, classes, count, j->call.to.class, j->call.to.inner, 1);
     } else {
         for (int64_t k = 0; k < classes; k++)
             for (int64_t i = 0; i < count; i += LANES)
                 write_lanes(raw + k * j->tile + i, read_lanes(scratch + k * j->tile + i, FLOAT32), dtype);
-        copy_uint16_t(raw, (uint16_t *)g, j->tile, classes, count, j->to.class, j->to.inner, 1);
+        copy_uint16_t(raw, (uint16_t *)g, j->tile, classes, count, j->call.to.class, j->call.to.inner, 1);
     }
 }
 
 static int are_long(const job *j) {
-    return j->size.classes >= LONG && j->from.class == 1 && (j->gradient == NULL || j->to.class == 1);
+    return j->call.size.classes >= LONG && j->call.from.class == 1 && (j->call.gradient == NULL || j->call.to.class == 1);
 }
 
 INLINE void unit_of_work(const job *j, int64_t unit, float *scratch, enum dtype dtype) {
     double sum = 0;
     if (are_long(j)) {
-        int64_t rows = j->size.outer * j->size.inner, end = (unit + 1) * j->tile;
+        int64_t rows = j->call.size.outer * j->call.size.inner, end = (unit + 1) * j->tile;
         for (int64_t row = unit * j->tile; row < (end < rows ? end : rows); row++)
             long_row(j, row, scratch, &sum, dtype);
     } else {
@@ -241,13 +248,13 @@ INLINE void unit_of_work(const job *j, int64_t unit, float *scratch, enum dtype 
 
 static void *work(void *given) {
     job *j = given;
-    const int64_t numbers = j->size.classes * (are_long(j) ? 1 : j->tile);
+    const int64_t numbers = j->call.size.classes * (are_long(j) ? 1 : j->tile);
     float *scratch = malloc((numbers + LANES) * (sizeof(float) + sizeof(uint16_t)));
     if (scratch == NULL) return j;
     int64_t unit;
     while ((unit = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->units) {
-        if (j->dtype == FLOAT32) unit_of_work(j, unit, scratch, FLOAT32);
-        else if (j->dtype == BFLOAT16) unit_of_work(j, unit, scratch, BFLOAT16);
+        if (j->call.dtype == FLOAT32) unit_of_work(j, unit, scratch, FLOAT32);
+        else if (j->call.dtype == BFLOAT16) unit_of_work(j, unit, scratch, BFLOAT16);
         else unit_of_work(j, unit, scratch, FLOAT16);
     }
     free(scratch);
@@ -264,39 +271,35 @@ static int work_together(job *j, int threads) {
     return j->next >= j->units;
 }
 
-/* Compute the loss, its sum over the rows (`mean`: divided by how many are not ignored), and the gradient of that.
- * Returns 0; 1 where a label is no class, and nothing was written; 2 without memory. */
-int smoothed_loss(const void *logits, int dtype, int64_t outer, int64_t classes, int64_t inner, int64_t from_outer,
-                  int64_t from_class, int64_t from_inner, void *gradient, int64_t to_outer, int64_t to_class,
-                  int64_t to_inner, const int64_t *label, const uint8_t *valid, int64_t ignored, double one_eps,
-                  const float *eps, double one_scale, const float *scale, int others, int divergence, int mean,
-                  int threads, float *losses, float *sum) {
-    const int64_t count = outer * inner;
-    if (inner == 1) inner = outer, from_inner = from_outer, to_inner = to_outer, outer = 1;
+/* Compute the losses, their sum and its gradient. Returns 0; 1 where a label is no class, and nothing was written; 2
+ * without memory. */
+int smoothed_loss(const call *asked) {
+    job j = {.call = *asked};
+    call *c = &j.call;
+    const int64_t count = c->size.outer * c->size.inner, classes = c->size.classes;
+    if (c->size.inner == 1) {
+        c->size.inner = c->size.outer, c->from.inner = c->from.outer, c->to.inner = c->to.outer, c->size.outer = 1;
+    }
     int64_t counted = 0, wrong = 0;
-    job j = {logits, gradient, losses, {outer, classes, inner}, {from_outer, from_class, from_inner},
-             {to_outer, to_class, to_inner}, label, valid, eps, scale, ignored, one_eps, one_scale, others, divergence,
-             dtype, 0, 0, 0, 0, NULL};
     for (int64_t row = 0; row < count; row++) {
         int live = is_live(&j, row);
         counted += live;
-        wrong += live & ((uint64_t)label[row] >= (uint64_t)classes);
+        wrong += live & ((uint64_t)c->label[row] >= (uint64_t)classes);
     }
     if (wrong) return 1;
-    if (mean) one_scale = counted ? one_scale / counted : 0;
-    j.one_scale = one_scale;
+    if (c->mean) c->one_scale = counted ? c->one_scale / counted : 0;
     if (are_long(&j)) {
-        j.tile = 1 + TILE / classes, j.tiles = 0, j.units = (count + j.tile - 1) / j.tile;
+        j.tile = 1 + TILE / classes, j.units = (count + j.tile - 1) / j.tile;
     } else {
         j.tile = TILE / classes / LANES * LANES;
         j.tile = j.tile < LANES ? LANES : j.tile > WIDEST ? WIDEST : j.tile;
-        j.tiles = (inner + j.tile - 1) / j.tile, j.units = outer * j.tiles;
+        j.tiles = (c->size.inner + j.tile - 1) / j.tile, j.units = c->size.outer * j.tiles;
     }
     if ((j.sums = malloc((j.units + 1) * sizeof(double))) == NULL) return 2;
-    int done = work_together(&j, threads < j.units ? threads : (int)j.units);
-    double all_rows = 0;
-    for (int64_t unit = 0; done && unit < j.units; unit++) all_rows += j.sums[unit];
-    if (sum != NULL) *sum = scale == NULL ? all_rows * one_scale : all_rows;
+    int done = work_together(&j, c->threads < j.units ? (int)c->threads : (int)j.units);
+    double sum = 0;
+    for (int64_t unit = 0; done && unit < j.units; unit++) sum += j.sums[unit];
+    if (c->sum != NULL) *c->sum = c->scale == NULL ? sum * c->one_scale : sum;
     free(j.sums);
     return done ? 0 : 2;
 }

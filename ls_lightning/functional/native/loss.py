@@ -1,9 +1,9 @@
 """The smoothed cross-entropy by `loss.c`."""
 
 from collections.abc import Callable, Sequence
-from ctypes import c_double, c_int, c_int64, c_void_p
+from ctypes import c_char_p
 from functools import cache
-from typing import Any
+from struct import Struct
 
 import torch
 from torch import Tensor
@@ -14,21 +14,8 @@ NO_INDEX = -(2**63)
 """An `ignore_index` that leaves out nothing."""
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_SIZES = [c_int64] * 3
-_ARGUMENTS: list[Any] = [
-    c_void_p,
-    c_int,
-    *_SIZES,
-    *_SIZES,
-    c_void_p,
-    *_SIZES,
-    c_void_p,
-    c_void_p,
-    c_int64,
-    c_double,
-    c_void_p,
-]
-_ARGUMENTS += [c_double, c_void_p, c_int, c_int, c_int, c_int, c_void_p, c_void_p]
+_CALL = Struct("@8P9q6q2d")
+"""What C calls so: eight addresses, sizes and steps, options, and the numbers that are one for all rows."""
 _FEW = 2**17  # so many numbers take less time than to start a thread for others
 
 
@@ -38,7 +25,7 @@ def loop() -> Callable[..., int] | None:
     library = load_library("loss")
     if library is None:
         return None
-    library.smoothed_loss.argtypes = _ARGUMENTS
+    library.smoothed_loss.argtypes = [c_char_p]
     return library.smoothed_loss
 
 
@@ -89,32 +76,30 @@ def run_loop(
     run, size = loop(), logits.numel()
     if run is None:
         raise RuntimeError("loss.c was not built here; look at can_read first.")
-    label, valid, (one_eps, each_eps), (one_scale, each_scale) = (
-        label.contiguous(),
-        None if valid is None else valid.contiguous(),
-        _numbers(eps),
-        _numbers(scale),
-    )
+    label, valid = label.contiguous(), None if valid is None else valid.contiguous()
+    (one_eps, each_eps), (one_scale, each_scale) = _numbers(eps), _numbers(scale)
     failed = run(
-        logits.data_ptr(),
-        _DTYPES[logits.dtype],
-        *sizes,
-        *steps,
-        _address(gradient),
-        *(steps if gradient_steps is None else gradient_steps),
-        label.data_ptr(),
-        _address(valid),
-        ignore_index,
-        one_eps,
-        _address(each_eps),
-        one_scale,
-        _address(each_scale),
-        others,
-        divergence,
-        mean,
-        1 if size < 2 * _FEW else min(torch.get_num_threads(), size // _FEW),
-        _address(losses),
-        _address(total),
+        _CALL.pack(
+            logits.data_ptr(),
+            _address(gradient),
+            _address(losses),
+            _address(total),
+            label.data_ptr(),
+            _address(valid),
+            _address(each_eps),
+            _address(each_scale),
+            *sizes,
+            *steps,
+            *(steps if gradient_steps is None else gradient_steps),
+            _DTYPES[logits.dtype],
+            ignore_index,
+            others,
+            divergence,
+            mean,
+            1 if size < 2 * _FEW else min(torch.get_num_threads(), size // _FEW),
+            one_eps,
+            one_scale,
+        )
     )
     if failed == 1:
         raise RuntimeError("a class index is out of range")
@@ -128,5 +113,5 @@ def _numbers(values: float | Tensor) -> tuple[float, Tensor | None]:
     return (values.item(), None) if values.ndim == 0 else (0.0, values.float().contiguous().resolve_neg())
 
 
-def _address(values: Tensor | None) -> int | None:
-    return None if values is None else values.data_ptr()
+def _address(values: Tensor | None) -> int:
+    return 0 if values is None else values.data_ptr()
