@@ -128,6 +128,7 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
         ConfigError: one of them cannot be built, or the machine has no such devices.
     """
     _check_devices(cfg)
+    _check_loss_is_built(cfg)
     with as_config_error("callbacks", *_KINDS):
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     with as_config_error("logger", *_KINDS):
@@ -135,6 +136,20 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
     with as_config_error("trainer", *_KINDS):
         trainer: L.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False)
     return trainer
+
+
+def _check_loss_is_built(cfg: DictConfig) -> None:
+    """A function of logits and target is no loss until a class names its options."""
+    loss = locate("loss._target_", str(cfg.loss.get("_target_")))
+    if not inspect.isfunction(loss) or cfg.loss.get("_partial_"):
+        return
+    lacking = [n for n, p in inspect.signature(loss).parameters.items() if p.default is p.empty and n not in cfg.loss]
+    if lacking:
+        raise ConfigError(
+            f"loss._target_ must be a class, got the function {cfg.loss._target_}, which needs {', '.join(lacking)}. "
+            "Make one of it: class Mine(ls.losses.FunctionLoss), whose __init__(self, eps) calls "
+            f"super().__init__({loss.__name__}, eps)."
+        )
 
 
 def _check_devices(cfg: DictConfig) -> None:

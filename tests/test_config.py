@@ -67,6 +67,19 @@ def test_arguments_of_a_class_of_ones_own_are_added(said):
     assert "+model.width=<value>" in said("model._target_=mine.Net model.width=64")
 
 
+def test_keys_of_a_file_of_ones_own_are_known(tmp_path, monkeypatch):
+    register_schema()
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: mine.Loss\neps: 0.1\ngamma: 2\n")
+    with initialize_config_module("ls_lightning.conf", version_base="1.3"):
+        for key, words in (("gama", "Did you mean loss.gamma?"), ("zebra", "+loss.zebra=<value>")):
+            typed = [f"hydra.searchpath=[file://{tmp_path}]", "loss=mine", f"loss.{key}=1"]
+            with pytest.raises(ConfigCompositionException) as caught:
+                compose("config", overrides=typed)
+            monkeypatch.setattr(sys, "argv", ["ls_lightning.train", *typed])
+            assert words in explain(caught.value)
+
+
 # the path, what the line must say; {folder} is where the files are
 TARGETS = [
     ("mine_here.Ne", "the module mine_here has no 'Ne'. Did you mean mine_here.Net?"),

@@ -285,7 +285,7 @@ def test_a_data_set_of_hugging_face(tmp_path, monkeypatch):
     for name in ("train_set", "val_set", "test_set", "unknown_set"):
         for found, wanted in zip(tensors(getattr(data, name)), tensors(getattr(same, name)), strict=True):
             torch.testing.assert_close(found, wanted)
-    with pytest.raises(ValueError, match=r"must have a column 'text', it has query, intent. Use data.text=<column>"):
+    with pytest.raises(ValueError, match=r"'text', it has query, intent. Use data.text=<column> data.label="):
         ready(HFDatasetData(str(tmp_path / "mine")))
     monkeypatch.setattr(datasets, "load_dataset", no_network)
     with pytest.raises(
@@ -329,10 +329,16 @@ def test_what_stands_between_columns_is_read_off_the_first_line(tmp_path, sign):
     assert sum(map(len, (data.train_set, data.val_set, data.test_set))) == len(TRAIN)
 
 
+def test_semicolons_are_seen_before_columns_are_named(tmp_path):
+    (tmp_path / "mine.csv").write_text('Message;Team\n"hello, you; there";a\n')
+    with pytest.raises(ValueError, match=r"it has Message, Team\. Use data\.text=<column> data\.label=<column>"):
+        ready(TextFileData(str(tmp_path / "mine.csv")))
+
+
 def test_a_csv_without_names_of_columns_is_said_to_be(tmp_path):
     (tmp_path / "mine.csv").write_text("good morning,fine\nbad day,poor\n")
     with pytest.raises(
-        ValueError, match=r"a column 'text', it has good morning, fine\. Use data\.text=<column>"
+        ValueError, match=r"a column 'text', it has good morning, fine\. Use data\.text=<column> data\.label="
     ):
         ready(TextFileData(str(tmp_path / "mine.csv")))
 

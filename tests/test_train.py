@@ -377,6 +377,9 @@ class Silent(Lit):
 
 class Plain:
     pass
+
+def penalty(logits, target, eps):
+    return nn.functional.cross_entropy(logits, target)
 """
 
 
@@ -425,6 +428,7 @@ def test_own_classes(monkeypatch, mine, overrides, stages):
         (["model._target_=mine.Lit", "--config-dir=.", "+mine=sgd"], "optimizer would be ignored"),
         (["model._target_=mine.Net", "+model.num_classes=3"], "model.num_classes must be 10"),
         (["data._target_=mine.Plain"], "mine.Plain"),
+        (["loss._target_=mine.penalty"], "got the function mine.penalty, which needs logits, target. Make one of it"),
         (["model._target_=mine.Silent"], "no cross-entropy was seen in Silent.training_step"),
     ],
 )

@@ -30,19 +30,23 @@ def explain_key(key: str, error: BaseException | None, typed: Sequence[str] | No
     said = f"{full} is not a key of the configuration."
     if not isinstance(parent, DictConfig):
         return f"{said} --help lists them."
-    if head in _OWN and _is_own(head, parent, sys.argv[1:] if typed is None else typed):
-        return f"{full} is not a key yet: what a class of your own takes is added by a plus, +{key}=<value>."
+    named = _typed_target(head, sys.argv[1:] if typed is None else typed)
+    add = f"{full} is not a key yet: what a class of your own takes is added by a plus, +{key}=<value>."
+    if named is not None and not is_ours(named):
+        return add
     beside = [str(one) for one in parent if not str(one).startswith("_")] + ([] if head else ["experiment"])
     near = _nearest(name, head, beside, parent._get_root())
+    if not near and head in _OWN and not is_ours(str(parent.get("_target_", "ls_lightning."))):
+        return add
     hint = f" Did you mean {' or '.join(near)}?" if near else _of_other_options(head, name)
     last = "" if hint else f" --help lists all; a key of your own is added by +{key}=<value>."
     return f"{said}{hint}{_those_of(parent, beside)}{last}"
 
 
-def _is_own(head: str, parent: DictConfig, typed: Sequence[str]) -> bool:
-    """Whether the keys beside it are the arguments of a class of the user's own."""
+def _typed_target(head: str, typed: Sequence[str]) -> str | None:
+    """The class in whose place the keys beside it will not stay."""
     named = [word.partition("=")[2] for word in typed if word.lstrip("+").startswith(f"{head}._target_=")]
-    return any(not is_ours(one) for one in named or [str(parent.get("_target_", "ls_lightning."))])
+    return named[-1] if named and head in _OWN else None
 
 
 def _nearest(name: str, head: str, beside: Sequence[str], root: Any) -> list[str]:

@@ -114,10 +114,11 @@ def _read_lines(content: str) -> list[Any]:
 
 
 def _delimiter(content: str, usual: str, text: str) -> str:
-    """The usual one, unless another one makes the first line name the column of texts."""
+    """The sign by which the first line names the column of texts; else the usual one, if it divides that line."""
     first = content.partition("\n")[0].strip()
     names = {sign: [name.strip('" ') for name in first.split(sign)] for sign in (usual, ",", ";", "\t", "|")}
-    return next((sign for sign, found in names.items() if text in found and len(found) > 1), usual)
+    dividing = [sign for sign, found in names.items() if len(found) > 1]
+    return next((sign for sign in dividing if text in names[sign]), next(iter(dividing), usual))
 
 
 def _read_csv(content: str, delimiter: str) -> list[dict[str, str]]:

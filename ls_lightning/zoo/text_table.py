@@ -75,13 +75,12 @@ class TextTable:
         if value is MISSING:
             if column in self.columns:
                 raise ValueError(f"{self.where}, row {row} has no {column!r}. Fill it in, or remove the row.")
-            option = "text" if column == self.names[0] else "label"
+            lacking = [key for key, name in zip(("text", "label"), self.names, strict=True) if name not in self.columns]
+            options = " ".join(f"data.{key}=<column>" for key in lacking)
             names = ", ".join(self.columns) or "none"
             names = names if len(names) < 80 else f"{names[:77]}..."
             first = " The first line of a .csv names them." if ".csv" in self.where else ""
-            raise ValueError(
-                f"{self.where} must have a column {column!r}, it has {names}. Use data.{option}=<column>.{first}"
-            )
+            raise ValueError(f"{self.where} must have a column {column!r}, it has {names}. Use {options}.{first}")
 
 
 def class_names(labels: Sequence[str]) -> list[str]:
