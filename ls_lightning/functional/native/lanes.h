@@ -1,5 +1,6 @@
 /* Several numbers at a time, by vectors of the compiler's: as many as the processor takes at once, always the same ones
  * of a row. So no result depends on where a row lies in memory or on what lies beside it. */
+#pragma once
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,9 +23,7 @@ enum dtype { FLOAT32, BFLOAT16, FLOAT16 };
 
 INLINE floats all(float value) { return value - (floats){0}; }
 
-INLINE floats pick(ints where, floats yes, floats no) {
-    return (floats)(((ints)yes & where) | ((ints)no & ~where));
-}
+INLINE floats pick(ints where, floats yes, floats no) { return (floats)(((ints)yes & where) | ((ints)no & ~where)); }
 
 INLINE floats keep(ints where, floats values) { return (floats)((ints)values & where); }
 
