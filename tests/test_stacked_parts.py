@@ -19,10 +19,12 @@ from ls_lightning.callbacks.stage_metrics import StageMetrics
 from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.functional.outputs import Spec
 from ls_lightning.functional.temperature import fit_temperature
+from ls_lightning.loggers import CSVHistory
 from ls_lightning.losses import build_loss
 from ls_lightning.metrics import BrierScore, default_metrics, full_metrics
 from ls_lightning.stacked.data import StackedOrder
 from ls_lightning.stacked.groups import Candidate, plan
+from ls_lightning.stacked.history import StackedHistory
 from ls_lightning.stacked.losses import StackedLoss
 from ls_lightning.stacked.measures import measure_members
 from ls_lightning.stacked.network import StackedNetwork
@@ -285,3 +287,19 @@ def test_values_in_training_are_the_metrics(task):
     logits[2, 0] = torch.nan
     assert values_of_members(metrics, logits, target) is None
     assert values_of_members(full_metrics(task), logits[:2], target) is None
+
+
+def test_rows_are_written_as_the_logger_writes_them(tmp_path):
+    """Also where they are written in between, and columns are added that earlier rows do not have."""
+    logger = CSVHistory(tmp_path / "alone")
+    for name in ("alone", "stacked"):
+        (tmp_path / name).mkdir()
+    history = StackedHistory([tmp_path / "stacked"])
+    rows = [{"a": 0.1, "epoch": 0}, {"a": 1e-9, "epoch": 0}, {"b": math.nan}, {"a": 2.0, "c": 3.5, "b": 7.0}]
+    for k, values in enumerate(rows):
+        step = min(k, 2)  # the last two are of one step
+        logger.log_metrics(dict(values), step)
+        history.add(0, step, dict(values))
+        history.write(0)
+    logger.finalize("success")
+    assert (tmp_path / "stacked" / "metrics.csv").read_bytes() == (tmp_path / "alone" / "metrics.csv").read_bytes()

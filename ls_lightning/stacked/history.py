@@ -67,8 +67,8 @@ class _Table:
 
     def write(self) -> None:
         found = list(dict.fromkeys([*self._columns, *(name for row in self._rows[self._in_text :] for name in row)]))
-        if found != self._columns:
-            self._columns, self._text, self._in_text = found, "", 0
+        added, self._columns = len(found) - len(self._columns), found
+        self._text = self._text.replace("\r\n", "," * added + "\r\n") if added else self._text
         self._text += self._as_text(self._rows[self._in_text : -1])
         self._in_text = max(0, len(self._rows) - 1)
         partial = self._path.with_suffix(".csv.part")

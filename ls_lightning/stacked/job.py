@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from ls_lightning import job as one_job
 from ls_lightning.assemble import build_data
+from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
 from ls_lightning.stacked.data import StackedData
 from ls_lightning.stacked.finish import Finish
 from ls_lightning.stacked.history import StackedHistory
@@ -72,6 +73,7 @@ def run_stack(jobs: Sequence[StackedJob], done: Callable[[int, dict[str, Any]], 
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer: L.Trainer = instantiate(cfg.trainer, callbacks=[Record(members, history, started), finish], **quiet)
     data.trainer = trainer
+    skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
     try:
         trainer.fit(StackedModule(members), datamodule=StackedData(data, [job.config["seed"] for job in jobs]))
     finally:
