@@ -96,6 +96,25 @@ def test_binary_and_multilabel(tmp_path, labels, task_n):
     assert values["gap"] == pytest.approx(np.maximum(p, 1 - p).mean() - ((p > 0.5) == y).mean(), abs=1e-8)
 
 
+def test_every_epoch_is_measured_and_logged_anew(tmp_path):
+    class Each(L.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_validation_end(self, trainer, pl_module):
+            logged = {key: trainer.callback_metrics[f"val/{key}"].item() for key in KEYS}
+            x, y = trainer.datamodule.set.tensors
+            self.seen.append((logged, dict(monitor.results["val"]), expected(pl_module, x, y)))
+
+    monitor, each = ls.CalibrationMonitor(), Each()
+    trainer(tmp_path, monitor, each, max_epochs=4).fit(Net(), datamodule=Data())
+    assert len({logged["nll"] for logged, _, _ in each.seen}) == 4
+    for logged, measured, wanted in each.seen:
+        assert measured["nll"] == pytest.approx(wanted["nll"], abs=1e-8)
+        assert measured["n"] == 48
+        assert logged == {key: pytest.approx(measured[key], abs=1e-7) for key in KEYS}
+
+
 def test_ignored_targets_are_not_counted(tmp_path):
     monitor, net = ls.CalibrationMonitor(), Net(nn.CrossEntropyLoss(ignore_index=2))
     trainer(tmp_path, monitor).validate(net, datamodule=Data(), verbose=False)

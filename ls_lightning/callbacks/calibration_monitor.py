@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 from typing_extensions import override
 
+from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
 from ls_lightning.callbacks.stage_metrics import Build, Measured, StageMetrics, by_loader, log_values
 from ls_lightning.callbacks.step_outputs import Read, Stage, StepOutputs
 from ls_lightning.functional.measures import ReliabilityBins
@@ -87,6 +88,11 @@ class CalibrationMonitor(L.Callback):
     def reliability(self) -> dict[str, ReliabilityBins]:
         """Per stage the bins of the reliability diagram."""
         return {key: found.reliability for key, found in self.measured.items() if found.reliability is not None}
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self in trainer.callbacks:  # type: ignore[attr-defined]  # else another one calls its hooks
+            skip_idle_hooks([self])
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

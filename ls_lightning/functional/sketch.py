@@ -8,6 +8,8 @@ same bits. A cell holds 2**31 samples.
 Nothing is known about the order within a cell, so metrics have certified bounds: all of its errors first, or last.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -98,6 +100,7 @@ def num_sketched(sums: Tensor) -> int:
     return int(sums[:-1, 0].sum())
 
 
+@cache
 def _widths(num_cells: int) -> Tensor:
     """Difference of the confidences at a cell's borders, and a little for the rounding to float32."""
     edges = (torch.arange(num_cells + 1, dtype=torch.int32) << 16).view(torch.float32).double()
