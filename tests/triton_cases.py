@@ -16,13 +16,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from ls_lightning import functional
-from ls_lightning.functional import (
-    fused_ce,
-    prior_smoothing,
-    smoothed_cross_entropy,
-    smoothed_kl_div,
-    triton_rows,
-)
+from ls_lightning.functional import prior_smoothing, smoothed_cross_entropy, smoothed_kl_div, triton_rows
 from ls_lightning.functional.fused_rows import SmoothedTarget
 from ls_lightning.functional.rows import read_logits
 
@@ -58,13 +52,14 @@ def way(request):
 @pytest.fixture(autouse=True)
 def passes(monkeypatch):
     """As on a GPU, at whose values nobody looks, the kernel in place of torch's operations; lists its calls."""
-    calls = []
+    calls, own = [], triton_rows._launch
 
-    def rows(logits, target, dtype, careful, scale, gradient, add):
+    def launch(logits, target, dtype, scale, gradient, *rest):
         calls.append(gradient is not None)
-        return triton_rows.smoothed_rows(logits, target, dtype, scale, gradient, add)
+        own(logits, target, dtype, scale, gradient, *rest)
 
-    monkeypatch.setattr(fused_ce, "smoothed_rows", rows)
+    monkeypatch.setattr(triton_rows, "_launch", launch)
+    monkeypatch.setattr(triton_rows, "takes", lambda logits: True)
     for module in vars(functional).values():
         if hasattr(module, "may_read"):
             monkeypatch.setattr(module, "may_read", lambda values: False)
@@ -142,6 +137,31 @@ def test_the_gradient_takes_the_place_of_the_logits(passes):
     expected = torch.autograd.functional.jacobian(lambda z: F.cross_entropy(z, target, label_smoothing=0.2), logits)
     assert_close(leaf.grad, expected, **EXACT)
     assert_close(consumed.detach(), expected, **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_torch_notices_where_consumed_logits_are_needed(dtype):
+    logits, target = torch.randn(6, K, dtype=dtype, requires_grad=True), torch.randint(K, (6,))
+    seen = logits.exp()  # whose derivative is its result
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        smoothed_cross_entropy(seen, target, consume_logits=True).backward()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "forward", "backward"),
+    [(torch.float32, True, []), (torch.bfloat16, True, [True]), (torch.float16, False, [True])],
+)
+@pytest.mark.parametrize("upstream", [1.0, 0.3])
+def test_the_gradient_is_made_in_the_forward_pass(passes, dtype, forward, backward, upstream):
+    logits, target = draw(torch.randn(6, K))
+    leaf = logits.to(dtype).requires_grad_()
+    loss = smoothed_cross_entropy(leaf, target, 0.1)
+    assert passes == [forward]
+    loss.backward(torch.tensor(upstream))
+    assert passes == [forward, *backward]
+    wide = leaf.detach().double().requires_grad_()
+    F.cross_entropy(wide, target, label_smoothing=0.1).backward(torch.tensor(upstream).double())
+    assert_close(leaf.grad, wide.grad.to(dtype), rtol=8e-3 if dtype == torch.bfloat16 else 1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["ce", "kl", "prior"])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from ls_lightning.functional import triton_rows
 from ls_lightning.functional.fused_layout import Layout, arrange, arrange_rows
 from ls_lightning.functional.fused_rows import SmoothedTarget, may_read, smoothed_rows
 from ls_lightning.functional.options import Reduction, compute_dtype
@@ -58,7 +59,7 @@ class _Fused(torch.autograd.Function):
         constants = (*problem.target, *problem.weights)
         # All are saved for torch to notice where one of them was changed in place before the gradient is made.
         ctx.save_for_backward(logits, *(value for value in constants if isinstance(value, Tensor)))
-        at_once = problem.reduction != "none" and not problem.consume and (_is_wide(logits) or may_read(logits))
+        at_once = problem.reduction != "none" and not problem.consume and _is_early(logits)
         ctx.gradient = torch.empty_like(logits) if at_once else None
         loss, ctx.careful = _loss(logits, problem, ctx.gradient)
         return loss
@@ -71,13 +72,21 @@ class _Fused(torch.autograd.Function):
         if gradient is not None and may_read(upstream) and upstream.item() == 1:
             return gradient, None
         if gradient is not None and _is_wide(gradient):
-            return gradient.mul_(upstream), None
+            by_kernel = triton_rows.takes(gradient)
+            return triton_rows.multiply(gradient, upstream) if by_kernel else gradient.mul_(upstream), None
+        if gradient is not None and triton_rows.takes(gradient):
+            return _times(gradient, ctx.saved_tensors[0], ctx.problem, upstream), None
         # A narrow gradient that has a factor was rounded too early, maybe to 0.
         return _gradient(ctx.saved_tensors[0], ctx.problem, upstream, ctx.careful), None
 
 
 def _is_wide(values: Tensor) -> bool:
     return values.dtype == compute_dtype(values)
+
+
+def _is_early(logits: Tensor) -> bool:
+    """Whether the gradient made in the forward pass will do: float16's has a scaler's factor yet to come."""
+    return _is_wide(logits) or may_read(logits) or (triton_rows.takes(logits) and logits.dtype != torch.float16)
 
 
 def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Tensor, bool]:
@@ -102,6 +111,14 @@ def _gradient(logits: Tensor, problem: Problem, upstream: Tensor, careful: bool)
     smoothed_rows(z, problem.target, compute_dtype(logits), careful, slope, out, True)
     if overwrites:
         increment_version(gradient)  # torch does not see what is written in C
+    return gradient
+
+
+def _times(gradient: Tensor, logits: Tensor, problem: Problem, upstream: Tensor) -> Tensor:
+    """The gradient times upstream, rounded once; the device looks whether that is 1."""
+    layout, weights = problem.layout, problem.weights
+    rest = (problem.target, compute_dtype(logits), _arranged(weights.slope(problem.reduction), layout))
+    triton_rows.multiply_rows(arrange(gradient, layout), upstream, arrange(logits, layout), *rest)
     return gradient
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
+from ls_lightning.functional import triton_rows
 from ls_lightning.functional.fused_layout import Piece, is_one_piece, pieces
 from ls_lightning.functional.native.loss import NO_INDEX, can_read, run_loop
 
@@ -87,8 +88,10 @@ def smoothed_rows(
     Returns:
         A 0-d tensor, or `(outer, 1, inner)`, not scaled.
     """
-    if target.prior is None and target.weight is None and may_read(logits) and can_read(logits):
+    if may_read(logits) and can_read(logits) and _is_for_the_loop(logits, target, gradient):
         return _by_the_loop(logits, target, scale, gradient, add)
+    if triton_rows.takes(logits):
+        return triton_rows.smoothed_rows(logits, target, dtype, scale, gradient, add)
     if is_one_piece(logits.shape, dtype):
         place = gradient if _is_direct(logits, dtype) else None
         found = _piece(logits, target, dtype, careful, scale, gradient, place)
@@ -112,6 +115,11 @@ def smoothed_rows(
 def may_read(values: Tensor) -> bool:
     """Whether a look at values makes nobody wait for a device, and no tracer takes what is seen for a constant."""
     return values.is_cpu and torch._C._len_torch_dispatch_stack() == 0
+
+
+def _is_for_the_loop(logits: Tensor, target: SmoothedTarget, gradient: Tensor | None) -> bool:
+    is_alike = gradient is None or gradient.dtype == logits.dtype
+    return is_alike and target.prior is None and target.weight is None
 
 
 def _by_the_loop(logits: Tensor, target: SmoothedTarget, scale: Number, gradient: Tensor | None, add: bool) -> Tensor:

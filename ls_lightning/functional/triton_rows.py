@@ -1,4 +1,7 @@
-"""The smoothed loss of logits on a GPU by one kernel that writes the gradient too; only where that is asked for."""
+"""The smoothed loss of logits on a GPU by one kernel that writes the gradient too; only where that is asked for.
+
+Triton's interpreter and compiler have taken the kernel, float64 has judged it; no GPU has run or measured it yet.
+"""
 
 import logging
 import math
@@ -24,8 +27,7 @@ _log = logging.getLogger(__name__)
 
 def takes(logits: Tensor) -> bool:
     """Whether logits go to the kernel: on a GPU, with Triton, if `LS_LIGHTNING_TRITON=1` is in the environment."""
-    wanted = logits.device.type == "cuda" and os.environ.get("LS_LIGHTNING_TRITON") == "1"
-    return wanted and _kernels() is not None
+    return logits.is_cuda and os.environ.get("LS_LIGHTNING_TRITON") == "1" and _kernels() is not None
 
 
 @cache
