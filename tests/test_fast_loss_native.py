@@ -144,3 +144,12 @@ def test_a_tensor_that_outlived_its_transform():
     expected = value_and_gradient(smoothed_cross_entropy, logits, target)
     assert_close(smoothed_cross_entropy(*kept[0]), expected[0])
     assert_close(value_and_gradient(smoothed_cross_entropy, *kept[0]), expected)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_stack_of_models(dtype):
+    logits, target = draw((3, 7, 20), dtype)
+    target = torch.randint(20, (3, 7))
+    found = torch.func.vmap(torch.func.grad(smoothed_cross_entropy))(logits, target)
+    exact = [value_and_gradient(smoothed_cross_entropy, *one)[1] for one in zip(logits.double(), target, strict=True)]
+    assert_close(found.double(), torch.stack(exact), **TOLERANCE[dtype])
