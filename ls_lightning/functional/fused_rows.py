@@ -6,6 +6,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
+from ls_lightning.functional import triton_rows
 from ls_lightning.functional.fused_layout import Piece, is_one_piece, pieces
 from ls_lightning.functional.native.loss import NO_INDEX, can_read, run_loop
 
@@ -89,6 +90,8 @@ def smoothed_rows(
     """
     if may_read(logits) and can_read(logits) and _is_for_the_loop(logits, target, gradient):
         return _by_the_loop(logits, target, scale, gradient, add)
+    if triton_rows.takes(logits):
+        return triton_rows.smoothed_rows(logits, target, dtype, scale, gradient, add)
     if is_one_piece(logits.shape, dtype):
         place = gradient if _is_direct(logits, dtype) else None
         found = _piece(logits, target, dtype, careful, scale, gradient, place)
