@@ -49,7 +49,7 @@ def gpu_slices(n_jobs: int, devices_per_job: int | None, environ: Mapping[str, s
     """
     if devices_per_job is None:
         return [None] * n_jobs
-    visible = _visible_gpus(environ)
+    visible = visible_gpus(environ)
     if len(visible) < n_jobs * devices_per_job:
         raise LauncherError(
             f"hydra.launcher.n_jobs={n_jobs} with devices_per_job={devices_per_job} needs {n_jobs * devices_per_job} "
@@ -59,7 +59,7 @@ def gpu_slices(n_jobs: int, devices_per_job: int | None, environ: Mapping[str, s
     return [",".join(visible[start : start + devices_per_job]) for start in starts]
 
 
-def _visible_gpus(environ: Mapping[str, str]) -> list[str]:
+def visible_gpus(environ: Mapping[str, str]) -> list[str]:
     named = environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         names = [name.strip() for name in named.split(",")]

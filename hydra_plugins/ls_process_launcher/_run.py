@@ -69,7 +69,7 @@ class Batch:
     def run(self) -> int | None:
         """Until no job is left. Returns the signal that stopped it, or None."""
         deadline: float | None = None
-        with _signals(self._signals.append), Status(self.jobs, self._limits.n_jobs) as status:
+        with caught_signals(self._signals.append), Status(self.jobs, self._limits.n_jobs) as status:
             for job in self.jobs:
                 if job.state == State.SKIPPED:
                     status.event(job, "skipped, it is done")
@@ -152,7 +152,7 @@ def _reason(code: int) -> str:
 
 
 @contextmanager
-def _signals(note: Callable[[int], None]) -> Iterator[None]:
+def caught_signals(note: Callable[[int], None]) -> Iterator[None]:
     """SIGINT and SIGTERM are noted instead of ending this process."""
     if threading.current_thread() is not threading.main_thread():
         yield

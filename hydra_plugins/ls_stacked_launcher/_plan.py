@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from hydra_plugins.ls_process_launcher._folders import LAST
 from hydra_plugins.ls_process_launcher._jobs import Job, State
-from hydra_plugins.ls_process_launcher._machine import _visible_gpus
+from hydra_plugins.ls_process_launcher._machine import visible_gpus
 from ls_lightning.config import settle
 from ls_lightning.stacked.groups import Candidate, plan
 
@@ -58,7 +58,7 @@ def _describe(job: Job) -> dict[str, Any] | str:
 
 def _has_gpu() -> bool:
     """Whether ``accelerator=auto`` would find one."""
-    return sys.platform == "darwin" or bool(_visible_gpus(os.environ))
+    return sys.platform == "darwin" or bool(visible_gpus(os.environ))
 
 
 def _settled(job: Job) -> Any:

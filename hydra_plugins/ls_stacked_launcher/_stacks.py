@@ -16,7 +16,7 @@ from hydra_plugins.ls_process_launcher._jobs import Job, State
 from hydra_plugins.ls_process_launcher._machine import free_port, gpu_slices, job_environment
 from hydra_plugins.ls_process_launcher._process import JobProcess
 from hydra_plugins.ls_process_launcher._returned import read_returned
-from hydra_plugins.ls_process_launcher._run import Limits, _signals
+from hydra_plugins.ls_process_launcher._run import Limits, caught_signals
 from hydra_plugins.ls_process_launcher._status import Status, duration
 from hydra_plugins.ls_stacked_launcher._plan import Stacked, plan_stacks
 from hydra_plugins.ls_stacked_launcher._worker import JOBS
@@ -70,11 +70,12 @@ class Stacks:
     def run(self, jobs: list[Job]) -> int | None:
         """Until no stack is left; jobs that are queued then need a process. Returns the signal that stopped it."""
         stacks, alone = plan_stacks(jobs, self._limits.n_jobs)
-        print(_sentence(stacks, alone), flush=True)
+        if stacks or alone:
+            print(_sentence(stacks, alone), flush=True)
         queue, deadline = deque(stacks), float("inf")
         self._kill(self._idle[len(stacks) :])
         self._idle = self._idle[: len(stacks)]
-        with _signals(self._signals.append), Status(jobs, self._limits.n_jobs) as status:
+        with caught_signals(self._signals.append), Status(jobs, self._limits.n_jobs) as status:
             for job in jobs:
                 if job.state == State.SKIPPED:
                     status.event(job, "skipped, it is done")
