@@ -6,8 +6,9 @@ import pytest
 from cli import run
 from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
-from ls_lightning.config import explain, register_schema
+from ls_lightning.config import check_targets, explain, register_schema
 from ls_lightning.config.targets import locate
 from ls_lightning.errors import ConfigError
 
@@ -134,6 +135,21 @@ def test_the_class_that_was_meant(files, target, words):
 def test_what_is_there_is_found(files):
     assert locate("model._target_", "mine_here.Net").__name__ == "Net"
     assert locate("loss._target_", "torch.nn.functional.cross_entropy")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"hiden_size": 3}, r"model\.hiden_size is no argument of Wide\. Did you mean hidden_size\?"),
+        ({"zebra": 3}, r"model\.zebra is no argument of Wide\. It takes num_classes, hidden_size\."),
+    ],
+)
+def test_the_argument_that_was_meant(files, given, words):
+    (files / "wide_here.py").write_text("class Wide:\n    def __init__(self, num_classes, hidden_size=8): ...\n")
+    check_targets(OmegaConf.create({"model": {"_target_": "wide_here.Wide", "_partial_": True, "hidden_size": 3}}))
+    with pytest.raises(ConfigError, match=words):
+        check_targets(OmegaConf.create({"model": {"_target_": "wide_here.Wide", **given}}))
+    sys.modules.pop("wide_here")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ def explain(error: BaseException) -> str:
     text = str(error)
     if text.startswith("Error in call to target") and error.__cause__ is not None:
         return one_line(error.__cause__)
+    if match := re.match(r"Sweeping over Hydra's configuration is not supported : '([^']+)'", text):
+        return f"{match.group(1)} has several values, and a sweep has one of this key; a list is written key=[a,b]."
     if match := re.match(r"Ambiguous value for argument '(.+?)'", text):
         return f"{match.group(1)} has several values: -m sweeps over them; a list is written key=[a,b]."
     if "does not support sweep type" in text:

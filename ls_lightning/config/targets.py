@@ -15,16 +15,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ls_lightning.errors import ConfigError, one_line
+from ls_lightning.errors import ConfigError, did_you_mean, one_line
 
 _MOST = 8
 
 
 def check_targets(cfg: DictConfig) -> None:
-    """``ConfigError`` unless every ``_target_`` names something that can be called. Imports what they name."""
+    """``ConfigError`` unless every ``_target_`` can be called with what is given to it. Imports what they name."""
     for group in cfg:
-        for key, target in _targets(str(group), cfg[group]):
-            locate(key, target)
+        for head, node in _nodes(str(group), cfg[group]):
+            _check_arguments(head, locate(f"{head}._target_", node["_target_"]), list(map(str, node)))
 
 
 def locate(key: str, target: str) -> Any:
@@ -59,12 +59,26 @@ def locate(key: str, target: str) -> Any:
     return found
 
 
-def _targets(head: str, node: Any) -> Iterator[tuple[str, str]]:
+def _nodes(head: str, node: Any) -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
         if isinstance(node.get("_target_"), str):
-            yield f"{head}._target_", node["_target_"]
+            yield head, node
         for key in node:
-            yield from _targets(f"{head}.{key!s}", node[key])
+            yield from _nodes(f"{head}.{key!s}", node[key])
+
+
+def _check_arguments(head: str, called: Any, keys: list[str]) -> None:
+    try:
+        parameters = inspect.signature(called).parameters
+    except (TypeError, ValueError):  # of a builtin
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return
+    strange = next((key for key in keys if not key.startswith("_") and key not in parameters), None)
+    if strange is not None:
+        name = getattr(called, "__name__", str(called))
+        hint = did_you_mean(strange, parameters) or f" It takes {', '.join(parameters) or 'nothing'}."
+        raise ConfigError(f"{head}.{strange} is no argument of {name}.{hint}")
 
 
 def _import(said: str, module: str) -> ModuleType:
