@@ -47,13 +47,13 @@ def agree(loss, logits, target, eps, **options):
     value, gradient = by_the_loop(loss, logits, target, eps, **options)
     with clear():
         exact, slope = value_and_gradient(loss, logits.double(), target, eps, **options)
-    assert_close(value.double(), exact, rtol=2e-6, atol=1e-6)
+    assert_close(value.double(), exact, rtol=2e-6, atol=1e-6, equal_nan=True)
     assert gradient.dtype == logits.dtype
-    assert_close(gradient.double(), slope, **TOLERANCE[logits.dtype])
+    assert_close(gradient.double(), slope, equal_nan=True, **TOLERANCE[logits.dtype])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("num_classes", [2, 33, 64, 130])
+@pytest.mark.parametrize("num_classes", [2, 33, 130])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_layouts(layout, num_classes, dtype):
     torch.manual_seed(0)
@@ -76,6 +76,15 @@ def test_what_differs_from_row_to_row(loss, shape):
     for reduction in ("mean", "sum", "none", "batchmean"):
         agree(loss, logits, target, 0.2, reduction=reduction)
         agree(loss, logits, target, eps, reduction=reduction, weight=weight)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("value", [-torch.inf, torch.inf, torch.nan, -1e36, 1e36])
+def test_what_is_not_finite_in_long_rows(loss, value):
+    logits, target = draw((30, 70))
+    logits[::3, 1] = logits[::5, 69] = value
+    logits[1], target[:12] = value, torch.tensor([-100, 0, 1, 69]).repeat(3)
+    agree(loss, logits, target, 0.2, reduction="none")
 
 
 @pytest.mark.parametrize("shape", [(50_000, 10), (700, 1000), (2, 21, 120, 120)])
