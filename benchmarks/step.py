@@ -1,31 +1,51 @@
 """What the callbacks add to a step: digits, batches of 128, an MLP, on bare Lightning and with what people add to it.
 
 Bare Lightning trains and validates and measures nothing; LabelSmoothing and CalibrationMonitor smooth and measure nine
-values in validation; the usual way is `label_smoothing=`, torchmetrics' accuracy and ECE, and `self.log`. They take
-turns; a step of training is the median of all, a batch of validation the median over epochs of the epoch's mean, since
-the monitor measures several batches at once.
-Run: ``python benchmarks/step.py [rounds]``; it writes its section of ``benchmarks/RESULTS.md``.
+values in validation; the usual way is `label_smoothing=`, torchmetrics' accuracy and ECE, and `self.log`. Rows between
+say what LabelSmoothing is made of. A job is what `python -m ls_lightning.train` runs, with every step in `metrics.csv`.
+The fits take turns of eight steps; times are lower quartiles, which the load of a machine moves least: of the steps,
+and of the means of a validation, since the monitor measures several batches at once.
+Run: ``python benchmarks/step.py [epochs]``; it writes its section of ``benchmarks/RESULTS.md``.
 """
 
 import logging
 import statistics
 import sys
+import tempfile
 import time
 import warnings
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import lightning as L
 import torch
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from results_page import machine, write_section
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from turns import Turn, Turns
 
 import ls_lightning as ls
+from ls_lightning.assemble import build_data, build_model
+from ls_lightning.config import register_schema, settle
+from ls_lightning.functional import smoothed_cross_entropy
+from ls_lightning.job import quieten, run_job
 
-BATCH, EPOCHS, SKIPPED = 128, 12, 2
+BATCH, SKIPPED, JOB_EPOCHS = 128, 20, 4
+SETTINGS = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
 
 
 class Net(L.LightningModule):
@@ -34,30 +54,32 @@ class Net(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-        self.train_ends: list[list[float]] = []
-        self.val_seconds: list[float] = []
 
     def training_step(self, batch, batch_idx):
         x, y = batch
-        return F.cross_entropy(self.net(x), y, label_smoothing=self.smoothing)
+        return self.loss(self.net(x), y)
+
+    def loss(self, logits, y):
+        return F.cross_entropy(logits, y, label_smoothing=self.smoothing)
 
     def validation_step(self, batch, batch_idx):
         x, y = batch
         F.cross_entropy(self.net(x), y)
 
-    def on_train_epoch_start(self):
-        self.train_ends.append([])
-
-    def on_train_batch_end(self, *args):
-        self.train_ends[-1].append(time.perf_counter())
-
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-class Usual(Net):
+class ByTorch(Net):
     smoothing = 0.1
 
+
+class ByUs(Net):
+    def loss(self, logits, y):
+        return smoothed_cross_entropy(logits, y, 0.1)
+
+
+class Usual(ByTorch):
     def __init__(self) -> None:
         super().__init__()
         self.accuracy, self.ece = MulticlassAccuracy(10, average="micro"), MulticlassCalibrationError(10)
@@ -77,14 +99,26 @@ class Usual(Net):
         self.log("val/ece", self.ece)
 
 
+class Untapped(ls.LabelSmoothing):
+    """Sees no call: what its hooks cost."""
+
+    def on_train_start(self, trainer, pl_module):
+        super().on_train_start(trainer, pl_module)
+        self._undo()
+        self._first = False
+
+
 class ValidationClock(L.Callback):
-    """The time of the whole validation loop, by a callback that comes first at its start and last at its end."""
+    """The processor's time for a validation, by a callback that comes first at its start and last at its end."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.seconds = seconds
 
     def on_validation_start(self, trainer, pl_module):
-        self.start = time.perf_counter()
+        self.start = time.thread_time()
 
     def on_validation_end(self, trainer, pl_module):
-        pl_module.val_seconds.append(time.perf_counter() - self.start)
+        self.seconds.append((time.thread_time() - self.start) / sum(trainer.num_val_batches))
 
 
 def loaders() -> tuple[DataLoader, DataLoader]:
@@ -95,53 +129,94 @@ def loaders() -> tuple[DataLoader, DataLoader]:
     return DataLoader(data, BATCH, drop_last=True), DataLoader(data, BATCH, drop_last=True)
 
 
-def run(net: Net, *callbacks: L.Callback) -> tuple[list[float], list[float]]:
-    """Seconds of each training step, and of a batch of validation in each epoch."""
-    torch.manual_seed(0)
-    train, val = loaders()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        callbacks=[ValidationClock(), *callbacks],
-        max_epochs=EPOCHS,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(net, train, val)
-    ends = net.train_ends[SKIPPED:]
-    steps = [after - before for epoch in ends for before, after in pairwise(epoch)]
-    return steps, [seconds / len(val) for seconds in net.val_seconds[SKIPPED:]]
+def fit(name: str, epochs: int, seconds: list[float], net: type[Net], *ours: Callable[[], L.Callback]) -> None:
+    torch.set_num_threads(1)
+    callbacks = [ValidationClock(seconds), *(make() for make in ours), Turn(name)]
+    L.Trainer(callbacks=callbacks, max_epochs=epochs, **SETTINGS).fit(net(), *loaders())
+
+
+def composed(name: str, epochs: int, folder: Path) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration of a job, as Hydra would hand it on, and the option chosen in each group."""
+    typed = ["trainer=cpu", f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false", "eps=0.1"]
+    typed += ["callbacks.pictures=null", f"+callbacks.turn={{_target_: turns.Turn, name: {name}}}", f"name={name}"]
+    with initialize_config_module("ls_lightning.conf", version_base="1.3"):
+        cfg = compose("config", typed, return_hydra_config=True)
+    OmegaConf.set_readonly(cfg.hydra, False)
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(cfg.copy())
+        choices = dict(cfg.hydra.runtime.choices)
+        del cfg["hydra"]
+    return settle(cfg, typed, choices), choices
+
+
+def job(name: str, epochs: int, folder: Path, bare: bool) -> None:
+    """A job of the command line, or its network and loader on bare Lightning."""
+    torch.set_num_threads(1)
+    cfg, choices = composed(name, epochs, folder)
+    if not bare:
+        run_job(cfg, folder, choices)
+        return
+    data = build_data(cfg)
+    trainer = L.Trainer(callbacks=[Turn(name)], max_epochs=epochs, limit_val_batches=0, **SETTINGS)
+    trainer.fit(build_model(cfg, data), datamodule=data)
+
+
+def table(seconds: Mapping[str, list[float]], *more: Mapping[str, list[float]]) -> list[str]:
+    """Lower quartiles in microseconds, and their ratios to those of the first row."""
+    lines, base = [], [0.0] * (1 + len(more))
+    for k, name in enumerate(seconds):
+        found = [1e6 * statistics.quantiles(one[name], n=4)[0] for one in (seconds, *more)]
+        base = base if k else found
+        lines.append(
+            f"| {name} | " + " | ".join(f"{t:.0f} | {t / b:.3f}" for t, b in zip(found, base, strict=True)) + " |"
+        )
+    return lines
+
+
+def steps_of(fits: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Seconds of the steps of fits that take turns."""
+    Turn.turns = Turns(list(fits))
+    Turn.turns.run(fits)
+    return {name: seconds[SKIPPED:] for name, seconds in Turn.turns.seconds.items()}
+
+
+def compare_callbacks(epochs: int) -> list[str]:
+    smoothing = partial(ls.LabelSmoothing, eps=0.1)
+    kinds = {
+        "bare Lightning": (Net,),
+        "a callback without hooks": (Net, L.Callback),
+        "`LabelSmoothing(0.1)` that sees no call": (Net, partial(Untapped, eps=0.1)),
+        "the loss of `LabelSmoothing(0.1)`, called by the module": (ByUs,),
+        "`LabelSmoothing(0.1)`": (Net, smoothing),
+        "`LabelSmoothing(0.1)`, `CalibrationMonitor()`": (Net, smoothing, ls.CalibrationMonitor),
+        "`label_smoothing=0.1` of torch": (ByTorch,),
+        "the usual way: that, torchmetrics, `self.log`": (Usual,),
+    }
+    validation: dict[str, list[float]] = {kind: [] for kind in kinds}
+    steps = steps_of({kind: partial(fit, kind, epochs, validation[kind], *parts) for kind, parts in kinds.items()})
+    head = ["| | training step, µs | ratio | validation batch, µs | ratio |", "|---|---|---|---|---|"]
+    return [*head, *table(steps, validation)]
+
+
+def compare_job(epochs: int) -> list[str]:
+    kinds = {"bare Lightning": True, "a job": False}
+    with tempfile.TemporaryDirectory() as folder:
+        steps = steps_of({name: partial(job, name, epochs, Path(folder, name), bare) for name, bare in kinds.items()})
+    return ["| `python -m ls_lightning.train` | training step, µs | ratio |", "|---|---|---|", *table(steps)]
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    ours = (ls.LabelSmoothing, ls.CalibrationMonitor)
-    kinds = {
-        "bare Lightning": (Net,),
-        "`LabelSmoothing(0.1)`": (Net, lambda: ls.LabelSmoothing(eps=0.1)),
-        "`LabelSmoothing(0.1)`, `CalibrationMonitor()`": (Net, lambda: ls.LabelSmoothing(eps=0.1), ours[1]),
-        "the usual way: `label_smoothing=0.1`, torchmetrics, `self.log`": (Usual,),
-    }
-    found: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in kinds}
-    for _ in range(rounds):
-        for kind, (net, *parts) in kinds.items():
-            for kept, more in zip(found[kind], run(net(), *(make() for make in parts)), strict=True):
-                kept += more
-    base = [statistics.median(times) for times in found["bare Lightning"]]
-    lines = ["| | training step, µs | ratio | validation batch, µs | ratio |", "|---|---|---|---|---|"]
-    for kind, times in found.items():
-        cells = [f"{1e6 * (m := statistics.median(t)):.0f} | {m / b:.3f}" for t, b in zip(times, base, strict=True)]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    quieten()
+    register_schema()
     text = (
         f"## What the callbacks add to a step\n\n`python benchmarks/step.py`: digits, batches of {BATCH}, an MLP of "
-        f"128 units, one thread, medians of {rounds} rounds in turn.\n"
+        f"128 units, one thread, {epochs} epochs in turns of eight steps, lower quartiles.\n"
         f"{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
-    ) + "\n".join(lines)
+    ) + "\n".join([*compare_callbacks(epochs), "", *compare_job(JOB_EPOCHS * epochs)])
     print(text)
     write_section("step", text)
 

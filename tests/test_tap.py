@@ -16,7 +16,7 @@ Y = torch.tensor([0, 2, 1, 0])
 HOT = F.one_hot(Y, 3).double()
 W = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
 ANSWER = torch.tensor(7.0)
-NATIVES = [(gate.namespace, gate.name, gate.namespace[gate.name]) for gate in GATES]
+NATIVES = [(namespace, name, namespace[name]) for namespace, name, _ in GATES]
 FUNCTIONS = {name: getattr(F, name) for name in KINDS}
 
 

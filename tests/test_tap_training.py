@@ -82,7 +82,7 @@ class Same:
 
 WATCHED = [
     *((vars(F), name) for name in KINDS),
-    *((gate.namespace, gate.name) for gate in GATES),
+    *((namespace, name) for namespace, name, _ in GATES),
     *((vars(losses_elsewhere), name) for name in ("cross_entropy", "renamed_cross_entropy")),
 ]
 UNTOUCHED = [file[name] for file, name in WATCHED]

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.utils.checkpoint
@@ -35,14 +35,14 @@ class Seam:
     def __init__(self) -> None:
         self.taps: list[Listener] = []
         self._busy = False
-        self._held: list[Any] = []
+        self._held: list[tuple[dict[str, Any], str, Any]] = []
 
     def open(self, tap: Listener, places: Iterable[Place]) -> None:
         """Let the tap see what is called from now on, and the places hold twins where they still hold functions."""
         if not self.taps:
             held = self._held = []
             for namespace, name, function in GATES:
-                held.append(namespace[name])
+                held.append((namespace, name, namespace[name]))
                 namespace[name] = function
         self.taps = [*self.taps, tap]
         for namespace, name, function, twin in places:
@@ -56,7 +56,7 @@ class Seam:
                 namespace[name] = function
         self.taps = [other for other in self.taps if other is not tap]
         if not self.taps:
-            for (namespace, name, _), own in zip(GATES, self._held, strict=False):  # fewer if opening was broken off
+            for namespace, name, own in self._held:
                 namespace[name] = own
             self._held = []
 
@@ -83,12 +83,12 @@ class Seam:
 SEAM = Seam()
 
 
-class Gate(NamedTuple):
-    """What stands in for the native function ``name`` of a module during a step."""
+# Plain tuples, since they are taken apart in every step.
+Gate = tuple[dict[str, Any], str, Callable[..., Tensor]]
+"""The namespace of a module, the name of a native function there, and what stands in for it during a step."""
 
-    namespace: dict[str, Any]
-    name: str
-    function: Callable[..., Tensor]
+Place = tuple[dict[str, Any], str, Callable[..., Tensor], Callable[..., Tensor]]
+"""A namespace, an attribute or global there, one of torch's functions that it holds, and its twin during a step."""
 
 
 def _gate(namespace: ModuleType, name: str, function: str, **usual: Any) -> Gate:
@@ -119,7 +119,7 @@ def _gate(namespace: ModuleType, name: str, function: str, **usual: Any) -> Gate
 
         return SEAM.ask(SEAM.taps, LossCall(function, input, target, options, smoothing, 0), run_own)
 
-    return Gate(vars(namespace), name, gate)
+    return vars(namespace), name, gate
 
 
 def _refuse_chunks(*args: Any, **kwargs: Any) -> Tensor:
@@ -142,20 +142,11 @@ def _gates() -> Iterator[Gate]:
         return
     for name in ("_linear_cross_entropy_batch_chunked", "_linear_cross_entropy_batch_chunked_no_reduction"):
         if hasattr(chunked, name):
-            yield Gate(vars(chunked), name, _refuse_chunks)
+            yield vars(chunked), name, _refuse_chunks
 
 
 _REDUCTIONS = ("none", "mean", "sum")
 GATES = tuple(_gates())
-
-
-class Place(NamedTuple):
-    """An attribute or global that holds one of torch's functions, and during a step its twin."""
-
-    namespace: dict[str, Any]
-    name: str
-    function: Callable[..., Tensor]
-    twin: Callable[..., Tensor]
 
 
 def _traceable(function: FunctionType) -> FunctionType:
@@ -167,14 +158,14 @@ def _traceable(function: FunctionType) -> FunctionType:
     return twin
 
 
-def _all_traceable() -> Iterator[Place]:
+def _all_traceable() -> Iterator[FunctionType]:
     for name in (*KINDS, "linear_cross_entropy"):
         function = getattr(F, name, None)
         if isinstance(function, FunctionType) and function.__module__ == F.__name__:
-            yield Place({}, name, function, _traceable(function))
+            yield function
 
 
-_TRACEABLE = {id(place.function): place for place in _all_traceable()}
+_TWINS = {id(function): (function, _traceable(function)) for function in _all_traceable()}
 
 
 def places(module: nn.Module) -> list[Place]:
@@ -182,10 +173,10 @@ def places(module: nn.Module) -> list[Place]:
     files = [file for name, file in list(sys.modules.items()) if name == F.__name__ or name.split(".")[0] != "torch"]
     namespaces = [vars(holder) for holder in [*files, *module.modules()] if isinstance(holder, ModuleType | nn.Module)]
     return [
-        _TRACEABLE[id(value)]._replace(namespace=namespace, name=name)
+        (namespace, name, *_TWINS[id(value)])
         for namespace in namespaces
         for name, value in list(namespace.items())
-        if id(value) in _TRACEABLE
+        if id(value) in _TWINS
     ]
 
 
