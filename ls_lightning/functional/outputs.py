@@ -28,7 +28,7 @@ class Spec:
         confidence: `"top"`, the probability of the predicted class against whether it is right; or, for
             binary and multilabel, `"positive"`: P(y=1) against y.
         nan_policy: `"raise"` when sums with a sample that is no number are read, or `"omit"` such samples.
-        entropy: sum up the entropy too, which takes a quarter longer; else `mean_entropy` of the sums is NaN.
+        entropy: sum up the entropy too, which takes up to a quarter longer; else `mean_entropy` of the sums is NaN.
 
     Raises:
         TypeError, ValueError: an argument is not one of these.

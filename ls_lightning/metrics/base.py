@@ -46,9 +46,11 @@ class SumMetric(Metric):
             self.sums = self.add(self.sums, logits, target)
             return
         sums, sketch, spec = self._pass
-        added = add_to_both(getattr(self, sums), getattr(self, sketch), logits, target, spec)
-        setattr(self, sums, added[0])
-        setattr(self, sketch, added[1])
+        before = getattr(self, sums), getattr(self, sketch)
+        after = add_to_both(*before, logits, target, spec)
+        if after[0] is not before[0]:  # else both were written to; a Module takes its time to take a tensor
+            setattr(self, sums, after[0])
+            setattr(self, sketch, after[1])
 
     def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """Return sums with a batch added."""
@@ -133,7 +135,7 @@ class CalibrationMetric(SumMetric):
         ignore_index: targets of this value are not counted.
         confidence: `"top"`, or `"positive"` (binary, multilabel): P(y=1) against y.
         nan_policy: what a sample with a NaN or +inf does: `"raise"` in `compute`, or `"omit"` it (`num_omitted`).
-        entropy: sum up the entropy too, so that a `MeanEntropy` has the same state; a quarter slower.
+        entropy: sum up the entropy too, so that a `MeanEntropy` has the same state; up to a quarter slower.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
