@@ -39,7 +39,7 @@ class StandardisedTensors(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of these samples."""
         rows = torch.as_tensor(indices)
-        return self._standardised(self.x[rows]), self.target[rows]
+        return self._standardised(self.x.index_select(0, rows)), self.target.index_select(0, rows)
 
     def _standardised(self, x: Tensor) -> Tensor:
         return (x.to(torch.float32) - self.mean) / self.std
