@@ -37,8 +37,8 @@ INLINE Vector smaller(Vector one, Vector other) { return (Vector)_mm512_min_pd((
 INLINE Vector larger(Vector one, Vector other) { return (Vector)_mm256_max_pd((__m256d)one, (__m256d)other); }
 INLINE Vector smaller(Vector one, Vector other) { return (Vector)_mm256_min_pd((__m256d)one, (__m256d)other); }
 #else
-INLINE Vector larger(Vector one, Vector other) { return where(one > other, one, other); }
-INLINE Vector smaller(Vector one, Vector other) { return where(one < other, one, other); }
+INLINE Vector larger(Vector one, Vector other) { return where((Bits)(one > other), one, other); }
+INLINE Vector smaller(Vector one, Vector other) { return where((Bits)(one < other), one, other); }
 #endif
 
 #define SHIFT 0x1.8p52 /* a number that is added to it is rounded to an integer, which stands in the last bits */
@@ -54,7 +54,7 @@ INLINE Vector exp_of(Vector x) {
                               1 / 120.,      1 / 24.,      1 / 6.,      1 / 2.,     1.,        1.};
     for (int i = 0; i < 12; i++) p = p * r + inverse[i];
     Vector found = (Vector)((Bits)p + ((Bits)shifted << 52));
-    return (Vector)((Bits)found & (x >= -700));
+    return (Vector)((Bits)found & (Bits)(x >= -700));
 }
 
 /* ln x for finite x >= 1, within 2 units in the last place; exactly 0 at 1. */
