@@ -3,8 +3,8 @@
 Bare Lightning trains and validates and measures nothing; LabelSmoothing and CalibrationMonitor smooth and measure nine
 values in validation; the usual way is `label_smoothing=`, torchmetrics' accuracy and ECE, and `self.log`. Rows between
 say what LabelSmoothing is made of. A job is what `python -m ls_lightning.train` runs, with every step in `metrics.csv`.
-The fits take turns of eight steps; times are lower quartiles, which the load of a machine moves least: of the steps,
-and of the means of a validation, since the monitor measures several batches at once.
+The fits take turns of eight steps; times are the processor's, and lower quartiles, which the load of a machine moves
+least: of the steps, and of the means of a validation, since the monitor measures several batches at once.
 Run: ``python benchmarks/step.py [epochs]``; it writes its section of ``benchmarks/RESULTS.md``.
 """
 
@@ -214,7 +214,7 @@ def main() -> None:
     register_schema()
     text = (
         f"## What the callbacks add to a step\n\n`python benchmarks/step.py`: digits, batches of {BATCH}, an MLP of "
-        f"128 units, one thread, {epochs} epochs in turns of eight steps, lower quartiles.\n"
+        f"128 units, one thread, {epochs} epochs in turns of eight steps, lower quartiles of the processor's time.\n"
         f"{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
     ) + "\n".join([*compare_callbacks(epochs), "", *compare_job(JOB_EPOCHS * epochs)])
     print(text)
