@@ -3,7 +3,7 @@
     python benchmarks/published.py                      # scikit-learn's digits
     python benchmarks/published.py cifar10=<folder>     # and a subset of CIFAR-10, as `benchmarks/regimes.py` takes it
 
-Runs, tables and intervals are those of `benchmarks/regimes.py`. Keys: `seeds=5` (images: 3), `page=docs/results.md`,
+Runs, tables and intervals are those of `benchmarks/regimes.py`. Keys: `seeds=5`, `page=docs/results.md`,
 and `cache=outputs/published.jsonl`, where every run is kept: a run broken off goes on.
 """
 
@@ -123,7 +123,7 @@ def main(options: dict[str, str]) -> None:
     command = "python benchmarks/published.py"
     if folder := given.get("cifar10"):
         files = {"cifar10": cifar10_subset(Path(folder), cache.path.parent)}
-        parts.append(section(CIFAR10, int(given.get("seeds", 3)), cache, files))
+        parts.append(section(CIFAR10, int(given.get("seeds", 5)), cache, files))
         command += " cifar10=<folder>"
         parts.insert(0, OF_CIFAR10)
     head = f"## Published comparisons\n\n```text\n{command}\n```\n\n{CLAIMS}"
