@@ -31,6 +31,7 @@ from ls_lightning.stacked.network import StackedNetwork
 from ls_lightning.stacked.optimizer import StackedOptimizer, clip_members
 from ls_lightning.stacked.temperatures import fit_members
 from ls_lightning.stacked.values import values_of_members
+from ls_lightning.sweep.folder import as_yaml
 from ls_lightning.zoo.data_order import EpochOrder
 from ls_lightning.zoo.models import CNN, MLP
 
@@ -303,3 +304,10 @@ def test_rows_are_written_as_the_logger_writes_them(tmp_path):
         history.write(0)
     logger.finalize("success")
     assert (tmp_path / "stacked" / "metrics.csv").read_bytes() == (tmp_path / "alone" / "metrics.csv").read_bytes()
+
+
+def test_a_configuration_is_written_as_omegaconf_writes_it():
+    odd = ["1e3", "1_000", "0x1", "on", "null", "~", "", "a: b", "08", "nan", ".inf", "é ü", "two\nlines", "- x", "12"]
+    config = {"texts": odd, "numbers": [1e-5, 3, True, None, math.inf], "same": [odd, odd], "empty": {}, "7": 1.0}
+    assert OmegaConf.to_container(OmegaConf.create(as_yaml(config))) == config
+    assert as_yaml(config) == OmegaConf.to_yaml(OmegaConf.create(config))
