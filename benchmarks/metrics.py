@@ -1,7 +1,7 @@
 """What measuring costs: our metrics, torchmetrics' CalibrationError with Accuracy, and torch-uncertainty's of both.
 
 Each pass reads N samples of K classes in batches of 1,000; the kinds take turns, batch by batch, and times are
-medians of the passes' means.
+medians of the passes' means: the processor's time, which the load of a machine moves least, but over ranks.
 Memory is what the process grows by over a pass, each in a process of its own (Linux).
 Run: ``python benchmarks/metrics.py``, with other sizes: ``python benchmarks/metrics.py 100000x10 5000x1000``; it
 writes the section `metrics` of ``benchmarks/RESULTS.md``.
@@ -113,16 +113,16 @@ def measure(samples: int, num_classes: int) -> dict[str, tuple[float, float, int
         spent = dict.fromkeys(KINDS, 0.0)
         for logits, target in batches:
             for kind, metric in metrics.items():
-                start = time.perf_counter()
+                start = time.thread_time()
                 metric.update(logits, target)
-                spent[kind] += time.perf_counter() - start
+                spent[kind] += time.thread_time() - start
         for kind, seconds in spent.items():  # a mean: the monitor lets most batches wait
             updates[kind].append(seconds / len(batches))
         sizes = {kind: state_bytes(metric) for kind, metric in metrics.items()}
         for kind, metric in metrics.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             metric.compute()
-            computes[kind].append(time.perf_counter() - start)
+            computes[kind].append(time.thread_time() - start)
     median = statistics.median
     return {kind: (1e6 * median(updates[kind]), 1e3 * median(computes[kind]), sizes[kind]) for kind in KINDS}
 
@@ -213,7 +213,8 @@ def main(sizes: list[tuple[int, int]]) -> None:
     text = "## Metrics of validation\n\n"
     command = " ".join(["python benchmarks/metrics.py", *sys.argv[1:]])
     text += f"`{command}`: batches of {BATCH:,}, one thread, medians of {PASSES} passes in which\n"
-    text += f"the kinds take turns; load average {min(load):.1f} to {max(load):.1f}. {machine(*packages)}.\n\n"
+    text += "the kinds take turns, of the processor's time (over ranks, of all time);\n"
+    text += f"load average {min(load):.1f} to {max(load):.1f}. {machine(*packages)}.\n\n"
     text += "A pair is `CalibrationError` with `MulticlassAccuracy`. The eight are accuracy, NLL, Brier, ECE, MCE,\n"
     text += "gap, overconfidence and AURC; in the monitor, small batches wait for each other.\n\n"
     text += "\n\n".join(tables)
