@@ -13,6 +13,8 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import lightning  # noqa: F401  its logger keeps the stderr of its first import: let that not be a single test's
 import torch
 
+collect_ignore = ["triton_cases.py"]  # for a process of its own
+
 # A shell ignores Ctrl-C for what it starts in the background, and so would all programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
