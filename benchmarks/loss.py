@@ -1,9 +1,10 @@
 """What the smoothed cross-entropy costs on a CPU, forward and backward, beside torch's and the usual recipes.
 
-One thread, the same input for all, who take turns. A time is that of the thread, which other work on the machine does
-not stop; a ratio is the median over the turns of that to `F.cross_entropy(label_smoothing=)`. Memory is the most that
-is allocated at once, by the events of torch's allocator, in sizes of the logits. The floor is a copy of the logits,
-which reads and writes as many bytes as have to be. Writes the section `loss` of ``benchmarks/RESULTS.md``.
+One thread, the same input for all, who take turns in an order drawn anew. A time is that of the thread, which other
+work on the machine does not stop; a ratio is the median over the turns of that to `F.cross_entropy(label_smoothing=)`.
+Memory is the most that is allocated at once, by the events of torch's allocator, in sizes of the logits. The floor is a
+copy of the logits, which reads and writes as many bytes as have to be. Writes the section `loss` of
+``benchmarks/RESULTS.md``.
 Run: ``python benchmarks/loss.py``; the columns you want: ``python benchmarks/loss.py 128x10 8192x10``
 """
 
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import torch
 from results_page import machine, write_section
@@ -117,11 +119,11 @@ def turns(runs: dict[str, Callable[[], object]], base: str) -> tuple[float, dict
     for run in runs.values():
         run()
     once = sum(seconds(run, 1) for run in runs.values())
-    times = max(1, min(50, int(0.05 / once)))
+    times = max(1, min(50, int(0.2 / once)))
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(max(3, min(41, int(SECONDS / (once * times))))):
-        for name, run in runs.items():
-            found[name].append(seconds(run, times))
+    for turn in range(max(5, min(41, int(SECONDS / (once * times))))):
+        for name in Random(turn).sample(sorted(runs), len(runs)):  # who comes after whom moves the short ones
+            found[name].append(seconds(runs[name], times))
     ratios = {
         name: statistics.median(a / b for a, b in zip(each, found[base], strict=True)) for name, each in found.items()
     }
