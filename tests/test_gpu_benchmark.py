@@ -11,6 +11,7 @@ import torch
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here it would run")
 def test_without_a_gpu_it_says_so_and_writes_nothing():
     page = BENCHMARKS / "RESULTS.md"

@@ -216,6 +216,7 @@ def third_parties() -> set[str]:
     return {canonicalize_name(name) for top in tops for name in packages_distributions().get(top, [top])}
 
 
+@pytest.mark.slow
 def test_what_everybody_installs_is_imported_and_what_is_imported_is_declared() -> None:
     """A new requirement of the core must be imported by it; a new import must be in the core or in an extra."""
     core = {found.name for found in requirements()[""]}

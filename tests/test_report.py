@@ -78,6 +78,7 @@ def test_narrow_terminals_lose_no_metric(sweep, capsys, monkeypatch, width):
     assert max(map(cell_len, (line.rstrip() for line in lines))) <= width
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_in_every_format(sweep, capsys):
     code, out, _ = run(capsys, sweep, "figures=png,svg", f"out={sweep.parent / 'there'}")
     assert code == 0
@@ -100,6 +101,7 @@ def test_without_matplotlib_one_line_says_how_to_install_it(sweep, capsys, monke
     assert not (sweep / "report" / "figures").exists()
 
 
+@pytest.mark.slow
 def test_several_settings_get_an_answer_each(sweep, capsys):
     write_sweep(sweep / "noisy", lambda eps: 0.9 - eps, grid=(0, 0.1), seeds=range(3), noise=0.001, label_noise=0.4)
     _, out, _ = run(capsys, sweep, "figures=svg")

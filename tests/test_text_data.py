@@ -233,6 +233,7 @@ def job(tmp_path_factory):
     return folder / "job"
 
 
+@pytest.mark.slow
 def test_a_job_writes_what_it_is_of_unknown_texts(job):
     found = result(job)
     plain, scaled = found["metrics"]["test"], found["temperature"]["metrics"]["test"]

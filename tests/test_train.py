@@ -465,6 +465,7 @@ def test_evaluate_best(monkeypatch, tmp_path):
     assert result(tmp_path / "job")["metrics"]["val"]["nll"] == pytest.approx(min(curve), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_tensorboard(monkeypatch, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
