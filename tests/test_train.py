@@ -230,13 +230,32 @@ def test_a_checkpoint_is_never_ahead_of_metrics_csv(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_two_jobs_at_once_do_not_share_a_folder(tmp_path):
     jobs = [start(tmp_path, f"seed={seed}", *QUICK) for seed in (0, 1)]
-    assert [job.wait(timeout=200) for job in jobs] == [0, 0]
+    errors = [job.communicate(timeout=200)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], "".join(errors)
     assert sorted(result(path.parent)["seed"] for path in tmp_path.rglob("result.json")) == [0, 1]
     jobs = [start(tmp_path, f"seed={seed}", *QUICK, "hydra.run.dir=one") for seed in (0, 1)]
     errors = [job.communicate(timeout=200)[1] for job in jobs]
-    assert sorted(job.returncode for job in jobs) == [0, 2]
+    assert sorted(job.returncode for job in jobs) == [0, 2], "".join(errors)
     assert "belongs to a job that is running" in "".join(errors) or "holds a job already" in "".join(errors)
     assert [int(row["step"]) for row in rows(tmp_path / "one") if row["train/loss"]] == list(range(30))
+
+
+def test_a_job_that_finishes_while_another_prepares_keeps_its_folder(monkeypatch, tmp_path, capfd):
+    import ls_lightning.job.run as job
+
+    assert run_here(monkeypatch, tmp_path, *QUICK, "hydra.run.dir=quick") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "quick").rglob("*") if path.is_file()}
+    build = job.build_trainer
+
+    def another_is_quicker(cfg):
+        shutil.copytree(tmp_path / "quick", tmp_path / "one", dirs_exist_ok=True)
+        return build(cfg)
+
+    monkeypatch.setattr(job, "build_trainer", another_is_quicker)
+    capfd.readouterr()
+    assert run_here(monkeypatch, tmp_path, "seed=1", *QUICK, "hydra.run.dir=one") == 2
+    assert "one holds a job already. Resume it with ckpt_path=last" in capfd.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
 
 
 def test_resume_with_more_epochs(monkeypatch, tmp_path):

@@ -69,7 +69,7 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str], overrides: S
     elapsed = Elapsed(since=started)
     ours = [RanksAgree(decisive(config)), SeededSteps(cfg.seed), elapsed]
     trainer.callbacks.extend(ours)  # type: ignore[attr-defined]
-    claim = Claim(folder, config) if trainer.is_global_zero else None
+    claim = Claim(folder, config, new=ckpt_path is None) if trainer.is_global_zero else None
     try:
         with as_config_error("logger", Exception):  # wandb begins its run here
             for logger in trainer.loggers:

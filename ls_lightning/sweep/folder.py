@@ -43,10 +43,8 @@ def check_folder(folder: Path, config: dict[str, Any], ckpt_path: Path | None) -
             another value of one of ``TRAINED``.
     """
     if ckpt_path is None:
-        if (folder / CONFIG).exists() and (read_result(folder) or (folder / "checkpoints").exists()):
-            raise ConfigError(
-                f"{folder} holds a job already. Resume it with ckpt_path=last, or choose another hydra.run.dir."
-            )
+        if (folder / CONFIG).exists():
+            _check_new(folder)
         return
     for stored in {folder / CONFIG, ckpt_path.absolute().parent.parent / CONFIG}:
         before = OmegaConf.to_container(OmegaConf.load(stored)) if stored.exists() else config
@@ -60,27 +58,41 @@ def check_folder(folder: Path, config: dict[str, Any], ckpt_path: Path | None) -
                 )
 
 
+def _check_new(folder: Path) -> None:
+    if read_result(folder) or (folder / "checkpoints").exists():
+        raise ConfigError(
+            f"{folder} holds a job already. Resume it with ckpt_path=last, or choose another hydra.run.dir."
+        )
+
+
 class Claim:
     """A job's hold on its folder: from here on the folder is unfinished until ``result.json`` is in it.
 
     Args:
         folder: made if it is not there.
         config: written to ``config.yaml``, which stays locked while the job runs.
+        new: refuse a folder that holds a job, such as one that was finished after :func:`check_folder` looked.
 
     Raises:
-        ConfigError: another job is running in this folder.
+        ConfigError: another job is running in this folder; or it is not ``new``.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], new: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._before = set(folder.iterdir())
+        self._file = (folder / CONFIG).open("a")
+        try:
+            if not _lock(self._file):
+                raise ConfigError(f"{folder} belongs to a job that is running. Choose another hydra.run.dir.")
+            was_there = self._file.tell() > 0
+            if new and was_there:
+                _check_new(folder)
+        except BaseException:
+            self._file.close()
+            raise
+        self._before = set(folder.iterdir()) - (set() if was_there else {folder / CONFIG})
         kept = [path for path in (folder / CONFIG, folder / RESULT) if path in self._before]
         self._kept = {path: path.read_text() for path in kept}
-        self._file = (folder / CONFIG).open("a")
-        if not _lock(self._file):
-            self._file.close()
-            raise ConfigError(f"{folder} belongs to a job that is running. Choose another hydra.run.dir.")
         self._file.truncate(0)
         self._file.write(as_yaml(config))
         self._file.flush()
