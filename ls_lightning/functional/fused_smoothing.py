@@ -16,6 +16,7 @@ from ls_lightning.functional.fused_tiny import is_tiny, tiny_loss
 from ls_lightning.functional.fused_vmap import IGNORED, can_be_stacked, stacked_losses
 from ls_lightning.functional.options import Input, Reduction, Spread, WeightMode, check_options, compute_dtype
 from ls_lightning.functional.reduction import RowWeights
+from ls_lightning.functional.row_statistics import check_statistics, write_statistics
 from ls_lightning.functional.targets import Target, explain_index_error, read_target
 
 
@@ -51,9 +52,16 @@ def smoothing_loss(
     reduction: Reduction,
     spread: Spread,
     input: Input,
+    statistics: Tensor | None = None,
 ) -> Tensor:
     """Return the loss by [`class_loss`], or what comes to the same in less time and memory."""
     check_options(weight_mode=weight_mode, reduction=reduction, spread=spread, input=input)
+    if statistics is not None:
+        check_statistics(statistics, logits, target, input)
+        options = (weight_mode, ignore_index, reduction, spread, input)
+        value = smoothing_loss(smoothing, logits, target, eps, weight, *options)
+        write_statistics(statistics, logits, target, ignore_index)
+        return value
 
     def clear(logits: Tensor) -> Tensor:
         return class_loss(

@@ -88,6 +88,7 @@ def smoothed_cross_entropy(
     spread: Spread = "all",
     input: Input = "logits",
     consume_logits: bool = False,
+    statistics: Tensor | None = None,
 ) -> Tensor:
     r"""Cross-entropy with the smoothed target.
 
@@ -118,6 +119,11 @@ def smoothed_cross_entropy(
         input: `"logits"`, or `"log_probs"` for what went through log_softmax already.
         consume_logits: whether the backward pass may write the gradient over the logits, which saves their size
             in memory. They are not to be used after it; where torch needs them, it says so by a RuntimeError.
+        statistics: float32 `(4, S)`, contiguous, on the logits' device, for the S class indices in their order; written
+            to in the same pass, for `update_statistics` of the metrics. Its lines: the label's negative log-likelihood,
+            not smoothed, or NaN where logits are NaN, +inf or all -inf; log((1-p)/p) of the largest probability p; the
+            sum of the squared probabilities; 1 where the label is the first class of the largest logit, 0 where not,
+            -1 where ignored.
 
     Returns:
         A 0-d tensor, or `(N, d1, ...)` for `"none"`; float32, or float64 for float64 logits. If nothing
@@ -126,7 +132,8 @@ def smoothed_cross_entropy(
     Raises:
         TypeError: a dtype that does not fit.
         ValueError: eps, an option, a shape or, on the CPU, a class index that does not fit; `consume_logits`
-            where the logits are a parameter or an input, a leaf of the graph.
+            where the logits are a parameter or an input, a leaf of the graph; `statistics` of another shape, dtype or
+            device, or for distributions, log-probabilities or transforms of `torch.func`, of which there are none.
 
     Example:
         >>> logits, target = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.1, 0.1, 0.1, 0.1]]), torch.tensor([2, 3])
@@ -146,6 +153,7 @@ def smoothed_cross_entropy(
         reduction,
         spread,
         input,
+        statistics,
     )
 
 
@@ -161,6 +169,7 @@ def smoothed_kl_div(
     spread: Spread = "others",
     input: Input = "logits",
     consume_logits: bool = False,
+    statistics: Tensor | None = None,
 ) -> Tensor:
     r"""Kullback-Leibler divergence of the prediction from the smoothed target.
 
@@ -183,6 +192,7 @@ def smoothed_kl_div(
         spread: over the K-1 `"others"` (the default here) or over `"all"` classes.
         input: as there; the gradient with respect to log-probabilities is -q.
         consume_logits: as there.
+        statistics: as there.
 
     Returns:
         As there.
@@ -209,6 +219,7 @@ def smoothed_kl_div(
         reduction,
         spread,
         input,
+        statistics,
     )
 
 

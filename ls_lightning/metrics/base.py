@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from ls_lightning.functional import measures
 from ls_lightning.functional.bootstrap import Interval, Measured, bootstrap_interval
+from ls_lightning.functional.from_statistics import add_statistics, can_be_read
 from ls_lightning.functional.joint import add_to_both
 from ls_lightning.functional.measures import ReliabilityBins
 from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
@@ -51,6 +52,38 @@ class SumMetric(Metric):
         if after[0] is not before[0]:  # else both were written to; a Module takes its time to take a tensor
             setattr(self, sums, after[0])
             setattr(self, sketch, after[1])
+
+    def update_statistics(self, statistics: Tensor) -> None:
+        """Add a batch by what a smoothing loss has left of it, in place of `update`: the logits are not read again.
+
+        Args:
+            statistics: float32 `(4, S)`, as `smoothed_cross_entropy(..., statistics=)` writes them.
+
+        Raises:
+            ValueError: they are of another shape or dtype, or do not say what the metric reads (`reads_statistics`).
+        """
+        places = self._places()
+        if places is None or not can_be_read(places.spec):
+            raise ValueError(
+                f"{type(self).__name__} reads more than the statistics of a smoothing loss say: those are for bins and "
+                "sketches of the confidence, without entropy, of multiclass logits. Call update(logits, target)."
+            )
+        self._computed = None
+        self._update_count += 1
+        add_statistics(places.sums, places.sketch, statistics, places.spec)
+
+    @property
+    def reads_statistics(self) -> bool:
+        """Whether `update_statistics` may stand in for `update`."""
+        places = self._places()
+        return places is not None and can_be_read(places.spec)
+
+    def _places(self) -> "Places | None":
+        """Where statistics go; None if they do not say what the state is made of."""
+        if self._pass is None:
+            return None
+        sums, sketch, spec = self._pass
+        return Places(getattr(self, sums), getattr(self, sketch), spec)
 
     def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """Return sums with a batch added."""
@@ -118,6 +151,14 @@ class SharedPass(NamedTuple):
     spec: Spec
 
 
+class Places(NamedTuple):
+    """Sums of bins and a sketch, None if there are none, and how both read samples."""
+
+    sums: Tensor | None
+    sketch: Tensor | None
+    spec: Spec
+
+
 def state_name(kind: str, spec: Spec) -> str:
     """Name the state of metrics that read samples as `spec` says; the number of classes does not matter."""
     return "_".join([kind, *(str(value) for name, value in asdict(spec).items() if name != "num_classes")])
@@ -164,6 +205,10 @@ class CalibrationMetric(SumMetric):
     @override
     def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         return add_batch(sums, logits, target, self.spec)
+
+    @override
+    def _places(self) -> Places | None:
+        return super()._places() or Places(self.sums, None, self.spec)
 
     @property
     def num_samples(self) -> int:

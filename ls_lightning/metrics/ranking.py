@@ -12,7 +12,7 @@ from ls_lightning.functional.options import quoted
 from ls_lightning.functional.outputs import like
 from ls_lightning.functional.ranking import Ranking
 from ls_lightning.functional.sketch import add_to_sketch, empty_sketch, read_sketch
-from ls_lightning.metrics.base import SumMetric
+from ls_lightning.metrics.base import Places, SumMetric
 
 Mode = Literal["sketch", "exact"]
 
@@ -62,6 +62,12 @@ class RankingMetric(SumMetric):
     @override
     def add(self, sums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         return add_to_sketch(sums, logits, target, self.ranking)
+
+    @override
+    def _places(self) -> Places | None:
+        if self._pass is not None or self.mode == "exact" or not self.ranking.by_confidence:
+            return super()._places()
+        return Places(None, self.sums, self.ranking.outputs)
 
     @override
     def compute(self) -> Tensor:
