@@ -103,6 +103,15 @@ def test_the_wheel_stage_has_all_that_a_wheel_is_made_of() -> None:
     assert {project["readme"], *project["license-files"], "conf", "ls_lightning"} < set(wheel)
 
 
+def test_loops_are_built_where_a_compiler_is_and_found_where_none_is() -> None:
+    stage = STEPS[: len(STEPS) - len(FINAL)]
+    assert [step.text for step in stage if step.instruction == "FROM"] == ["python:${PYTHON_VERSION}-bookworm AS wheel"]
+    script, folder = re.findall(r"python (\S+/build\.py) (\S+)", stage[-1].text)[0]
+    assert (ROOT / script).is_file()
+    assert FINAL[index("ENV", "LOOPS")].text == f"LS_LIGHTNING_LOOPS={folder}"
+    assert FINAL[index("COPY", "--from=wheel ")].text.split()[1:] == [str(Path(folder).parent)] * 2
+
+
 def test_the_dependency_layer_is_what_pyproject_asks_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The image's steps in a chroot of this machine's own files, and the services of compose.yaml started in it."""
 
+import json
 import os
 import re
 import shutil
@@ -12,13 +13,18 @@ from typing import Any
 
 import pytest
 import yaml
-from dockerfile import build_script, read_steps, start_script
+from dockerfile import Step, build_script, read_steps, start_script
 
 ROOT = Path(__file__).parent.parent
 STEPS = read_steps((ROOT / "docker" / "Dockerfile").read_text())
 BORROWED = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 SMALL = {"EPS": "0,0.1", "SEED": "0", "LOSS": "kl"}
+FROM_WHERE = """
+from ls_lightning.functional.native import load_library
+for name in ("loss", "measure"):
+    print("loop", load_library(name)._name)
+"""
 STRANGER = 4321  # a uid that nobody has, as `docker run --user` may give
 
 
@@ -141,10 +147,12 @@ def test_the_steps_build_what_sweeps_and_reports_for_a_stranger(chroot: Chroot) 
         after=[
             start_script(STEPS, [*command("sweep"), "trainer.max_epochs=1", "hydra.launcher.n_jobs=2"]),
             start_script([*STEPS, *read_steps(report[0])], command("report")),
+            start_script([*STEPS, Step("ENTRYPOINT", json.dumps(["python", "-c", FROM_WHERE]))], []),
         ],
     )
     assert done.returncode == 0, done.stdout
     assert "Successfully installed ls-lightning" in done.stdout
+    assert re.findall(r"^loop (.*)-\w+\.so$", done.stdout, re.M) == ["/dist/loops/loss", "/dist/loops/measure"]
     results = list(chroot.mounted.glob("sweep/*/result.json"))
     assert len(results) == 2
     for file in (*results, chroot.mounted / "sweep" / "report" / "report.html"):

@@ -3,7 +3,11 @@
 import logging
 import multiprocessing
 import os
+import platform
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from ls_lightning.functional import smoothed_cross_entropy
 from ls_lightning.functional.native import build
 from ls_lightning.functional.native import loss as native_loss
 
+LEVELS = ["DEFAULT", "AVX2", "AVX512"] if platform.machine() in {"x86_64", "AMD64"} else ["DEFAULT"]
 needs_compiler = pytest.mark.skipif(native_loss.loop() is None, reason="needs a C compiler")
 
 
@@ -32,6 +37,7 @@ def sources(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", f"'{compiler}'")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("LS_LIGHTNING_NATIVE", raising=False)
+    monkeypatch.delenv("LS_LIGHTNING_LOOPS", raising=False)
     return folder
 
 
@@ -43,6 +49,12 @@ def load():
 def runs(folder: Path) -> int:
     log = folder.parent / "runs"
     return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def build_ahead(folder: Path, ahead: Path) -> subprocess.CompletedProcess[str]:
+    """As in an image that has a compiler and no torch."""
+    script = shutil.copy(build.__spec__.origin, folder)
+    return subprocess.run([sys.executable, "-I", "-S", script, ahead], capture_output=True, text=True)
 
 
 def in_processes(number: int) -> list[int]:
@@ -79,6 +91,35 @@ def test_a_change_of_source_or_header_is_built_anew(sources):
 def test_processes_that_begin_together_do_not_disturb_each_other(sources):
     assert in_processes(4) == [42] * 4
     assert len(list((sources.parent / "cache" / "ls_lightning").iterdir())) == 1
+
+
+@needs_compiler
+def test_what_was_built_ahead_serves_every_processor_without_a_compiler(sources, monkeypatch):
+    ahead, path = sources.parent / "ahead", os.environ["PATH"]
+    assert build_ahead(sources, ahead).returncode == 0
+    built = runs(sources)
+    monkeypatch.setenv("LS_LIGHTNING_LOOPS", str(ahead))
+    monkeypatch.setenv("PATH", "")
+    for level in LEVELS:
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda level=level: level)
+        assert load().answer() == 42
+    assert built == runs(sources) == len(LEVELS) == len(list(ahead.iterdir()))
+    assert {stat.S_IMODE(library.stat().st_mode) for library in ahead.iterdir()} == {0o755}  # others load it
+    assert not (sources.parent / "cache").exists()
+
+    monkeypatch.setenv("PATH", path)
+    (sources / "answer.h").write_text("#define ANSWER 43\n")
+    assert load().answer() == 43  # of other sources: built here
+
+
+@needs_compiler
+def test_building_ahead_says_why_it_cannot(sources):
+    (sources / "answer.h").write_text("#error no answer\n")
+    done = build_ahead(sources, sources.parent / "ahead")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "no answer" in done.stderr
+    assert not list((sources.parent / "ahead").iterdir())
 
 
 @needs_compiler
