@@ -34,6 +34,16 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert [page.name for page in PAGES if f"(docs/{page.name})" not in readme] == []
 
 
+def test_the_table_of_environment_variables_has_each_that_is_ours() -> None:
+    files = [path for folder in ("ls_lightning", "hydra_plugins") for path in (ROOT / folder).rglob("*.py")]
+    ours = re.compile(r"\bLS_[A-Z_]+\b")
+    read = {name for path in files for name in ours.findall(path.read_text(encoding="utf-8"))}
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[A-Z_]+`.*?) \| .+ \| .+ \|$", page, re.M)
+    assert {name for row in rows for name in ours.findall(row)} == read
+    assert "LS_LIGHTNING_NATIVE" in read
+
+
 def test_the_drawing_has_every_storey_on_its_floor() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) \| `(\w+)` \| .+\. \|$", page, re.M)
