@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
@@ -95,6 +96,9 @@ class LabelSmoothing(L.Callback):
         self.eps = eps_of(loss) if self.schedule is None else first_eps(self.schedule)
         self.override = override
         self._steps = 0
+        self._seen = 0
+        self._moves = True
+        self._trainer: L.Trainer | None = None
         self._written: float | None = None
         self._logged = -1
         self._values: dict[str, float] = {}
@@ -133,12 +137,15 @@ class LabelSmoothing(L.Callback):
         loss_state.restore(self._calls.loss, self._loss_state, trainer.global_rank)
         self._close()
         self._tap = Tap(pl_module, self._calls, self.target)
-        self._undo = enter_with_step(trainer, "train", self._tap.step)
+        self._undo = enter_with_step(trainer, "train", partial(self._begin_step, trainer, self._tap))
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loss_state.read_data(self._calls.loss, trainer)
-        self._steps = self._steps or trainer.global_step
+        self._seen = trainer.global_step
+        self._steps = self._steps or self._seen
+        self._trainer = trainer
+        self._moves = not (isinstance(self.schedule, Constant) and pl_module.automatic_optimization)
         self._written = None
         self._logged = -1
         self._first = True
@@ -159,25 +166,14 @@ class LabelSmoothing(L.Callback):
         loss_state.start_epoch(self._calls.loss, trainer)
 
     @override
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._before = trainer.global_step
-        self._calls.count = 0
-        self._write_eps(batch_idx)
-        self._log(trainer)
-
-    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Not global_step itself: manual optimisation moves it once for every optimizer.
-        self._steps += trainer.global_step != self._before
         skipped = pl_module.automatic_optimization and not outputs  # training_step returned None
         if self._first and not skipped:
             self._first = False
             check_first_step(pl_module, self._calls, self._tap, callable(self.target), self.eps)
-        self._calls.target = None
+            self._calls.target = None
         if self.feedback is not None:
             self.feedback.batch_trained(trainer, pl_module)
 
@@ -219,11 +215,14 @@ class LabelSmoothing(L.Callback):
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._close()
+        self._count_steps()
+        self._trainer = None
         if self.feedback is not None:
             self.feedback.close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        self._count_steps()
         feedback = None if self.feedback is None else self.feedback.state_dict()
         return {"eps": self.eps, "steps": self._steps, "total_steps": self._horizon, "feedback": feedback}
 
@@ -262,18 +261,34 @@ class LabelSmoothing(L.Callback):
         self._undo = nothing
         self._tap = None
 
-    def _write_eps(self, batch_idx: int) -> None:
+    def _begin_step(self, trainer: L.Trainer, tap: Tap) -> Tap:
+        """Write eps; returns what the step is entered with. No hook: to call one takes Lightning longer than this."""
+        self._calls.count = 0
         if self.feedback is not None:
             self.eps = self.feedback.write(self._calls.loss)
-        elif isinstance(self.schedule, Constant) and self._written is not None:
+        elif self._moves or self._written is None:
+            self._follow_schedule(trainer)
+        self._log(trainer)
+        return tap.step()
+
+    def _follow_schedule(self, trainer: L.Trainer) -> None:
+        self._count_steps()
+        if self.schedule is None or isinstance(self.schedule, Feedback):
             return
-        elif self.schedule is not None and not isinstance(self.schedule, Feedback):
-            if self.interval == "step" or batch_idx == 0:
-                progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
-                self.eps = eps_at(self.schedule, progress, isinstance(self._calls.loss, NegativeSmoothing))
-            if self.eps != self._written:
-                self._calls.set_eps(self.eps)
-                self._written = self.eps
+        if self.interval == "step" or trainer.fit_loop.batch_idx == 0:
+            progress = min(1.0, self._steps / self._horizon) if self._horizon else 0.0
+            self.eps = eps_at(self.schedule, progress, isinstance(self._calls.loss, NegativeSmoothing))
+        if self.eps != self._written:
+            self._calls.set_eps(self.eps)
+            self._written = self.eps
+
+    def _count_steps(self) -> None:
+        """Not global_step itself: manual optimisation moves it once for every optimizer."""
+        if self._trainer is None:
+            return
+        done = self._trainer.global_step - self._seen
+        self._steps += done if self._trainer.lightning_module.automatic_optimization else done > 0
+        self._seen += done
 
     def _log(self, trainer: L.Trainer) -> None:
         """As Lightning's LearningRateMonitor does, past ``self.log``, which costs about 1 ms a step."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from ls_lightning.functional.smoothing import smoothed_cross_entropy, smoothed_kl_div
 from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
@@ -28,7 +29,7 @@ class SmoothedCalls:
         count: calls answered since ``count`` was set to 0; not counted in compiled code.
         answered: whether any call was answered.
         skipped: the function of a call that this loss is not for.
-        target: what the last call was given, outside of compiled code.
+        target: what the first call that was answered was given, outside of compiled code, until it is set to None.
         watch: called with each call that is answered, outside of compiled code; None for nobody.
     """
 
@@ -51,7 +52,7 @@ class SmoothedCalls:
         if call.function in self._others:
             self.skipped = call.function
             return None
-        compiling = torch.compiler.is_compiling()
+        compiling = is_compiling()
         if not compiling and is_checkpointed():
             raise RuntimeError(
                 f"{call.function} is called inside of activation checkpointing, which computes it a second time in the "
@@ -61,12 +62,13 @@ class SmoothedCalls:
             return None
         if call.label_smoothing and not self.override:
             raise ValueError(already_smooths(call.function, call.label_smoothing))
-        self.answered = True
         if not compiling:
             self.count += 1
-            self.target = call.target
+            if not self.answered:
+                self.target = call.target
             if self.watch is not None:
                 self.watch(call)
+        self.answered = True
         is_usual = not (compiling or call.options) and call.function == "cross_entropy" and call.logits.ndim > 1
         if is_usual and self._function is not None and self._eps is not None:
             return self._function(call.logits, call.target, self._eps)

@@ -97,6 +97,8 @@ def _gate(namespace: ModuleType, name: str, function: str, **usual: Any) -> Gate
     Its own ``reduction`` is 0.
     """
     native, traceable = getattr(namespace, name), getattr(torch.ops.aten, name)
+    as_usual = tuple(usual.values())
+    tensors = as_usual.count(None)
 
     def gate(input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # What compiled code computes with while it is being compiled is no tensor of torch's own class.
@@ -105,11 +107,13 @@ def _gate(namespace: ModuleType, name: str, function: str, **usual: Any) -> Gate
                 f"compiled code calls {function} through a partial, a closure or a default argument, where it cannot "
                 f"be seen. Call it as F.{function} or by its loss module, or leave the loss out of torch.compile."
             )
-        given = {"reduction": 0, **dict(zip(usual, args, strict=False)), **kwargs}
+        given: dict[str, Any] = usual
         options: dict[str, Any] = {}
-        for key, value in given.items():
-            if isinstance(value, Tensor) or value != usual[key]:
-                options[key] = _REDUCTIONS[value] if key == "reduction" else value
+        if kwargs or args[tensors:] != as_usual[tensors:] or args[0] is not None or args[tensors - 1] is not None:
+            given = {"reduction": 0, **dict(zip(usual, args, strict=False)), **kwargs}
+            for key, value in given.items():
+                if isinstance(value, Tensor) or value != usual[key]:
+                    options[key] = _REDUCTIONS[value] if key == "reduction" else value
         smoothing = options.pop("label_smoothing", 0.0)
 
         def run_own() -> Tensor:
