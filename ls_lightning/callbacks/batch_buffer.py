@@ -25,27 +25,30 @@ class BatchBuffer:
         self._consume = consume
         self._kind: tuple[object, ...] | None = None
         self._waiting: tuple[Tensor, Tensor] | None = None
-        self._rows = 0
+        self._rows = self._room = 0
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Hand on a batch, now or later."""
         kind = (logits.shape[1:], target.shape[1:], logits.dtype, target.dtype, logits.device, target.device)
-        most = _CPU if logits.device.type == "cpu" else _GPU
         rows = len(logits)
-        if kind != self._kind or rows != len(target) or 2 * logits.numel() > most:
+        if kind != self._kind or 2 * rows > self._room or rows != len(target):
             self.flush()
             self._consume(logits, target)
             if kind != self._kind:
                 self._kind, self._waiting = kind, None
+                most = _CPU if logits.device.type == "cpu" else _GPU
+                self._room = most // max(1, logits[:1].numel())
             return
         if self._waiting is None:
-            room = most // max(1, logits[:1].numel())
+            room = self._room
             self._waiting = logits.new_empty(room, *logits.shape[1:]), target.new_empty(room, *target.shape[1:])
-        if self._rows + rows > len(self._waiting[0]):
+        end = self._rows + rows
+        if end > self._room:
             self.flush()
-        self._waiting[0].narrow(0, self._rows, rows).copy_(logits)
-        self._waiting[1].narrow(0, self._rows, rows).copy_(target)
-        self._rows += rows
+            end = rows
+        self._waiting[0][self._rows : end] = logits
+        self._waiting[1][self._rows : end] = target
+        self._rows = end
 
     def flush(self) -> None:
         """Hand on what waits."""

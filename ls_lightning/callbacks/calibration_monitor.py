@@ -1,4 +1,4 @@
-"""CalibrationMonitor: measure accuracy and calibration in validation and test, whatever the module logs."""
+"""CalibrationMonitor: measure accuracy and calibration in validation, test and training, whatever the module logs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torchmetrics import MetricCollection
 from typing_extensions import override
 
 from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
+from ls_lightning.callbacks.only_call import Step
 from ls_lightning.callbacks.stage_metrics import Build, Measured, StageMetrics, by_loader, log_values
 from ls_lightning.callbacks.step_outputs import Read, Stage, StepOutputs
+from ls_lightning.callbacks.train_outputs import TrainOutputs
 from ls_lightning.functional.measures import ReliabilityBins
 from ls_lightning.metrics import default_metrics
 from ls_lightning.tap import Select
@@ -36,19 +38,27 @@ class CalibrationMonitor(L.Callback):
         read: called with ``(module, batch, outputs)`` after each step, returns ``(logits, target)``; for a module that
             calls no loss in validation.
         strict: False warns and measures nothing where True raises a LookupError.
+        train: measure the training steps too, and log ``train/nll``, ``train/ece``, ... at the end of each epoch: over
+            its batches, each with the logits and the hard labels that the loss was called with, before the weights
+            changed. So ``train/nll`` is not smoothed, and runs of different eps can be compared.
+
+    In training every batch counts once, also one that an optimizer runs several times, and all ranks' batches as they
+    were trained on; one whose step returned None does not count. If a fit is resumed amid an epoch, its steps from
+    there on do. ``read`` gets what Lightning hands on of a training step: a dict with ``"loss"``. Targets that are
+    mixtures of classes (mixup) have no label: an error in the first step, left out with a warning later.
 
     A key that the module logs in its steps, e.g. ``val/acc``, is left to the module; ours is in ``results`` all the
     same. (Logged in its ``on_validation_epoch_end``, which runs after ours, it would be there twice: Lightning's
     error.) Labels to which a binary loss gives weight 0 are not counted.
 
     Attributes:
-        results: per stage (``"val"``, ``"test"``; with several loaders ``"val/dataloader_idx_0"``, ...) the last
-            values as Python floats, with ``n``, the number of samples measured.
+        results: per stage (``"val"``, ``"test"``, ``"train"``; with several loaders ``"val/dataloader_idx_0"``, ...)
+            the last values as Python floats, with ``n``, the number of samples measured.
         measured: the same with the sums that they were read off.
         step_outputs: where logits and targets come from; other callbacks may share it.
 
     Raises:
-        LookupError: a step did not call a loss, or called several.
+        LookupError: a step did not call a loss, or called several, or trains on mixtures of classes.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[CalibrationMonitor()], logger=False)
@@ -61,6 +71,7 @@ class CalibrationMonitor(L.Callback):
         target: str | Select = "auto",
         read: Read | None = None,
         strict: bool = True,
+        train: bool = False,
     ) -> None:
         super().__init__()
         self.num_bins = num_bins
@@ -68,7 +79,8 @@ class CalibrationMonitor(L.Callback):
         self.step_outputs = StepOutputs("CalibrationMonitor", target, read, strict)
         self.results: dict[str, dict[str, float]] = {}
         self.measured: dict[str, Measured] = {}
-        self._stage_metrics = StageMetrics(self.build, 0)
+        self._train_outputs = TrainOutputs("CalibrationMonitor", target, read, strict) if train else None
+        self._stage_metrics, self._train_metrics = StageMetrics(self.build, 0), StageMetrics(self.build, 0)
         self.build(task="multiclass", num_classes=2)  # a wrong option is an error now
 
     def build(self, **kwargs: Any) -> MetricCollection:
@@ -92,7 +104,35 @@ class CalibrationMonitor(L.Callback):
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self in trainer.callbacks:  # type: ignore[attr-defined]  # else another one calls its hooks
-            skip_idle_hooks([self])
+            idle = [] if self._train_outputs else [CalibrationMonitor.on_train_batch_end]
+            skip_idle_hooks([self], *idle)
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._train_outputs is not None:
+            self._train_outputs.open(trainer, pl_module)
+            self._train_metrics.reset(1)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._train_outputs is None:
+            return
+        found = self._train_outputs.of_batch(pl_module, batch, outputs)
+        if found is not None:
+            self._train_metrics.update(0, found)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._train_outputs is not None:
+            self._train_outputs.end_epoch()
+            self._compute(trainer, pl_module, "train", self._train_metrics, self._train_outputs.given_up)
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._train_outputs is not None:
+            self._train_outputs.close()
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -130,11 +170,11 @@ class CalibrationMonitor(L.Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._compute(trainer, pl_module, "val")
+        self._compute(trainer, pl_module, "val", self._stage_metrics, self.step_outputs.given_up)
 
     @override
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._compute(trainer, pl_module, "test")
+        self._compute(trainer, pl_module, "test", self._stage_metrics, self.step_outputs.given_up)
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -158,14 +198,18 @@ class CalibrationMonitor(L.Callback):
 
     def _forget(self) -> None:
         self.step_outputs.forget()
-        self._stage_metrics = StageMetrics(self.build, 0)
+        if self._train_outputs is not None:
+            self._train_outputs.close()
+        self._stage_metrics, self._train_metrics = StageMetrics(self.build, 0), StageMetrics(self.build, 0)
 
-    def _compute(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
-        if trainer.sanity_checking or self.step_outputs.given_up:
-            self._stage_metrics.reset(0)
+    def _compute(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Step, metrics: StageMetrics, given_up: bool
+    ) -> None:
+        if trainer.sanity_checking or given_up:
+            metrics.reset(0)
             return
-        found = by_loader(stage, self._stage_metrics.measure(trainer, pl_module.device))
-        self._stage_metrics.reset(0)
+        found = by_loader(stage, metrics.measure(trainer, pl_module.device))
+        metrics.reset(1 if stage == "train" else 0)
         self.measured.update(found)
         self.results.update({key: one.values for key, one in found.items()})
         log_values(trainer, pl_module, stage, {key: self.results[key] for key in found})

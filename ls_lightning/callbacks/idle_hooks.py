@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import lightning as L
 from lightning.pytorch.trainer import call
@@ -15,7 +15,7 @@ _HOOKS = (
 _ASKS_FIRST = "callable" in call._call_callback_hooks.__code__.co_names
 
 
-def skip_idle_hooks(callbacks: Iterable[L.Callback]) -> None:
+def skip_idle_hooks(callbacks: Iterable[L.Callback], *idle: Callable[..., None]) -> None:
     """Have the hooks of each batch passed over that a callback has as Lightning's base class has them: empty.
 
     Lightning calls what can be called, so the instance holds None in their place. Its class, and ``super()`` in a class
@@ -23,6 +23,7 @@ def skip_idle_hooks(callbacks: Iterable[L.Callback]) -> None:
 
     Args:
         callbacks: which a Trainer calls; a hook that the instance itself holds stays.
+        idle: methods of their classes that do nothing as these callbacks are set.
 
     Example:
         >>> callback = L.Callback()
@@ -34,5 +35,5 @@ def skip_idle_hooks(callbacks: Iterable[L.Callback]) -> None:
         return
     for callback in callbacks:
         for hook in _HOOKS:
-            if getattr(type(callback), hook, None) is getattr(L.Callback, hook):
+            if getattr(type(callback), hook, None) in (getattr(L.Callback, hook), *idle):
                 vars(callback).setdefault(hook, None)

@@ -156,7 +156,7 @@ def _reset(found: MetricCollection) -> None:
 def log_values(
     trainer: L.Trainer, pl_module: L.LightningModule, stage: str, found: dict[str, dict[str, float]]
 ) -> None:
-    """Log ``stage/name``, for keys with a suffix ``stage/name/dataloader_idx_0``; a key of the module's own wins.
+    """Log ``stage/name``, for keys with a suffix ``stage/name/dataloader_idx_0``; keys that others log win.
 
     Args:
         trainer: of the stage that ends.
@@ -164,7 +164,7 @@ def log_values(
         stage: the first part of the keys.
         found: values, equal on all ranks, by ``stage`` or ``stage/dataloader_idx_0``; ``n`` is not logged.
     """
-    theirs = _logged_by_module(trainer)
+    theirs = _logged_by_others(trainer)
     wanted = {
         f"{stage}/{name}{key.removeprefix(stage)}": value
         for key, values in found.items()
@@ -269,8 +269,10 @@ def _decode(row: list[int]) -> dict[str, Any] | None:
     return {**options, "input": "probs"} if _INPUTS[kind] == "probs" else options
 
 
-def _logged_by_module(trainer: L.Trainer) -> set[str]:
-    """The keys that the module has logged in its steps of this epoch."""
+def _logged_by_others(trainer: L.Trainer) -> set[str]:
+    """The keys that the module has logged in its steps of this epoch, and those that callbacks say they log."""
     results: Any = trainer._results
     found = [] if results is None else [metric.meta for metric in results.values()]
-    return {str(meta.name) for meta in found if not meta.fx.endswith("_epoch_end")}  # those are ours, of epochs before
+    by_module = {str(meta.name) for meta in found if not meta.fx.endswith("_epoch_end")}  # those are ours, of before
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return by_module.union(*(getattr(callback, "logged_keys", ()) for callback in callbacks))

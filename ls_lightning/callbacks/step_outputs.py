@@ -12,14 +12,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from ls_lightning.callbacks.only_call import OnlyCall
+from ls_lightning.callbacks.only_call import Read as Read
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.tap import LossCall, Select, Tap
 
 Stage = Literal["val", "test"]
-Read = Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
 
 _MISSING = -100  # what metrics and fits leave out unless they are told otherwise
-_STEPS = {"val": "validation_step", "test": "test_step"}
 
 
 class Outputs(NamedTuple):
@@ -59,9 +59,8 @@ class StepOutputs:
         self.owner = owner
         self.target = target
         self.read = read
-        self.strict = strict
-        self.given_up = False
         self.num_loaders = 0
+        self._only = OnlyCall(owner, target, read, strict)
         self._taps: dict[str, Tap] = {}
         self._stage: Stage | None = None
         self._real: list[int | None] = []
@@ -69,6 +68,11 @@ class StepOutputs:
         self._calls: list[LossCall] = []
         self._last: tuple[tuple[int, int], Outputs | None] | None = None
         self._undo: Callable[[], None] = nothing
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing is measured, as a warning has said."""
+        return self._only.given_up
 
     def open(
         self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage, loaders: list[Any] | None = None
@@ -115,45 +119,16 @@ class StepOutputs:
             return None
         if self._last is not None and self._last[0] == (batch_idx, dataloader_idx):
             return self._last[1]
-        found = None
-        try:
-            call = self._only_call(pl_module, batch, outputs)
-        except LookupError as error:
-            if self.strict:
-                raise
-            self.given_up = True
-            rank_zero_warn(f"{self.owner} measures nothing: {error}")
-        else:
-            found = self._without_repeats(*read_call(call), batch_idx, dataloader_idx)
+        calls, self._calls = self._calls, []
+        stage = self._stage or "val"
+        seen = self._taps[stage].calls if stage in self._taps else 0
+        call = self._only.of_step(calls, seen, stage, pl_module, batch, outputs)
+        found = None if call is None else self._without_repeats(*read_call(call), batch_idx, dataloader_idx)
         self._last = (batch_idx, dataloader_idx), found
         return found
 
     def _see(self, call: LossCall) -> None:
         self._calls.append(call)
-
-    def _only_call(self, pl_module: L.LightningModule, batch: Any, outputs: Any) -> LossCall:
-        """The call of a loss that is measured."""
-        calls, self._calls = self._calls, []
-        if len(calls) == 1 and self.read is None:
-            return calls[0]
-        stage = self._stage or "val"
-        if self.read is not None:
-            with getattr(pl_module.trainer.precision_plugin, f"{stage}_step_context")():
-                logits, target = self.read(pl_module, batch, outputs)
-            return LossCall("read", logits, target, {}, 0.0, 0)
-        where = f"{type(pl_module).__name__}.{_STEPS[stage]}"
-        if not calls and self._taps[stage].calls:
-            raise LookupError(f"target selects none of the {self._taps[stage].calls} losses that {where} calls.")
-        if not calls:
-            raise LookupError(
-                f"no loss was called in {where}, so nothing could be measured. Call the loss there too, or say where "
-                f"logits and target are: {self.owner}(read=lambda module, batch, outputs: (logits, target))."
-            )
-        names = ", ".join(f"{call.function} on {tuple(call.logits.shape)}" for call in calls)
-        raise LookupError(
-            f"{where} calls {len(calls)} losses ({names}); say which one is measured: "
-            f"{self.owner}(target=lambda call: call.position == 0)."
-        )
 
     def _without_repeats(
         self, logits: Tensor, target: Tensor, options: dict[str, Any], batch_idx: int, dataloader_idx: int

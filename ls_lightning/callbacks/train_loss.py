@@ -40,6 +40,11 @@ class TrainLoss(L.Callback):
         self._steps = 0
         self._restored: int | None = None
 
+    @property
+    def logged_keys(self) -> set[str]:
+        """What it logs in each step, and nobody else should beside it."""
+        return {"train/loss", "train/acc"} if self.accuracy else {"train/loss"}
+
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -35,7 +35,9 @@ _CALLBACKS: dict[str, dict[str, Any]] = {
         "_target_": ("ls_lightning.LabelSmoothing",), "loss": None, "schedule": None, "target": ("auto",),
         "total_steps": None, "interval": None,
     },
-    "calibration_monitor": {"_target_": ("ls_lightning.CalibrationMonitor",), "metrics": None, "target": ("auto",)},
+    "calibration_monitor": {
+        "_target_": ("ls_lightning.CalibrationMonitor",), "metrics": None, "target": ("auto",), "train": (False,),
+    },
     "temperature_scaling": {"_target_": ("ls_lightning.TemperatureScaling",), "bounds": None},
     "checkpoint": {
         "_target_": ("lightning.pytorch.callbacks.ModelCheckpoint",), "dirpath": None, "filename": ("last",),

@@ -1,0 +1,398 @@
+"""``CalibrationMonitor(train=True)``: the batches of an epoch, as they were when each was trained on."""
+
+import weakref
+
+import lightning as L
+import pytest
+import torch
+from nets import CLASSES, Data, LogProbNet, Net, Silent, trainer
+from no_sync import NoSync
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+import ls_lightning as ls
+from ls_lightning.losses import SmoothedCrossEntropy
+
+EXACT = {"rel": 1e-6, "abs": 1e-6}  # torchmetrics adds up in float32
+
+
+class Recorder(Net):
+    """Keeps what it was trained on, epoch by epoch."""
+
+    def on_train_epoch_start(self):
+        self.batches = []
+        self.epochs = [*getattr(self, "epochs", []), self.batches]
+
+    def keep(self, logits, y):
+        self.batches.append((logits.detach().clone().double(), y.clone()))
+
+    def loss(self, batch):
+        x, y = batch
+        logits = self(x)
+        if self.trainer.training:
+            self.keep(logits, y)
+        return self.criterion(logits, y)
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+
+class LogProbs(Recorder, LogProbNet):
+    pass
+
+
+class Mixed(ls.LabelSmoothingMixin, Recorder):
+    smoothing = {"loss": "kl", "eps": 0.2}
+
+    def loss(self, batch):
+        logits = self(batch[0])
+        if self.trainer.training:
+            self.keep(logits, batch[1])
+        return self.smoothing_loss(logits, batch[1])
+
+
+def judged(batches):
+    """By torch and torchmetrics."""
+    logits, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    p = logits.softmax(1)
+    return {
+        "acc": multiclass_accuracy(p, y, p.shape[1], average="micro").item(),
+        "nll": F.cross_entropy(logits, y).item(),
+        "brier": (p - F.one_hot(y, p.shape[1])).square().sum(1).mean().item(),
+        "ece": multiclass_calibration_error(p, y, p.shape[1], n_bins=15).item(),
+        "mce": multiclass_calibration_error(p, y, p.shape[1], n_bins=15, norm="max").item(),
+        "gap": (p.amax(1) - (p.argmax(1) == y).double()).mean().item(),
+        "n": len(y),
+    }
+
+
+def agrees(monitor, batches, tolerance=EXACT):
+    found, wanted = monitor.results["train"], judged(batches)
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted, **tolerance)
+    assert int(monitor.reliability["train"].counts.sum()) == wanted["n"]
+
+
+def fit(tmp_path, net, *callbacks, data=None, monitor=None, **options):
+    monitor = monitor or ls.CalibrationMonitor(train=True)
+    t = trainer(tmp_path, *callbacks, monitor, **options)
+    t.fit(net, datamodule=data or Data())
+    return monitor, t
+
+
+class Epochs(L.Callback):
+    """What the monitor beside it has found and logged at the end of each epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        monitor = next(c for c in trainer.callbacks if isinstance(c, ls.CalibrationMonitor))
+        self.found = [*getattr(self, "found", []), dict(monitor.results["train"])]
+
+    def on_train_end(self, trainer, pl_module):
+        self.logged = {key: value.item() for key, value in trainer.callback_metrics.items()}
+
+
+@pytest.mark.parametrize("smoothed", [False, True])
+@pytest.mark.parametrize("make", [Recorder, LogProbs])
+def test_each_epoch_as_it_was_trained(tmp_path, make, smoothed):
+    net, monitor, epochs = make(), ls.CalibrationMonitor(train=True), Epochs()
+    smoothing = [ls.LabelSmoothing(eps=0.3)] if smoothed else []
+    t = trainer(tmp_path, *smoothing, monitor, epochs, max_epochs=3, accumulate_grad_batches=2)
+    t.fit(net, datamodule=Data(52))  # the last batch is smaller
+    for found, batches in zip(epochs.found, net.epochs, strict=True):
+        assert found["n"] == 52
+        assert found["nll"] == pytest.approx(judged(batches)["nll"], abs=1e-8)
+    agrees(monitor, net.batches)
+    assert len({found["nll"] for found in epochs.found}) == 3
+    values = {f"train/{key}": value for key, value in monitor.results["train"].items() if key != "n"}
+    assert {"train/overconfidence", "train/aurc"} <= values.keys()
+    assert {key: epochs.logged[key] for key in values} == pytest.approx(values, abs=1e-6)
+    t.fit_loop.max_epochs = 4  # another fit goes on
+    t.fit(net, datamodule=Data(52))
+    agrees(monitor, net.batches)
+
+
+def test_by_the_mixin(tmp_path):
+    net = Mixed()
+    agrees(fit(tmp_path, net)[0], net.batches)
+
+
+def test_off_nothing_is_measured_and_no_hook_is_called(tmp_path):
+    monitor, t = fit(tmp_path, Recorder(), monitor=ls.CalibrationMonitor())
+    assert monitor.results.keys() == {"val"}
+    assert monitor.on_train_batch_end is None
+    assert not any(key.startswith("train/") for key in t.callback_metrics)
+
+
+def test_validation_amid_an_epoch(tmp_path):
+    class Twice(Recorder):
+        def validation_step(self, batch, batch_idx):
+            self.loss(batch)
+
+        def on_validation_end(self):
+            self.validated = [*getattr(self, "validated", []), dict(self.monitor.results["val"])]
+
+    net, monitor = Twice(), ls.CalibrationMonitor(train=True)
+    net.monitor = monitor
+    fit(tmp_path, net, monitor=monitor, val_check_interval=2, limit_train_batches=4)
+    agrees(monitor, net.batches)
+    assert [found["n"] for found in net.validated] == [48] * 4
+    assert monitor.results["train"]["n"] == 32
+    logits = net(Data().set.tensors[0]).detach()
+    wanted = F.cross_entropy(logits, Data().set.tensors[1]).item()
+    assert monitor.results["val"]["nll"] == pytest.approx(wanted, abs=1e-8)
+
+
+@pytest.mark.parametrize("skipped", [lambda k: k % 3 == 1, lambda k: k == 0])
+def test_a_step_that_returns_none_is_not_measured(tmp_path, skipped):
+    class Skips(Recorder):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            if skipped(batch_idx):
+                self.criterion(self(x) * torch.nan, y)
+                return None
+            return super().training_step(batch, batch_idx)
+
+    net = Skips()
+    agrees(fit(tmp_path, net)[0], net.batches)
+
+
+class Manual(Recorder):
+    """Two losses, each stepped on by itself, the other one last."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.other = nn.Linear(6, 2, dtype=torch.float64)
+
+    def training_step(self, batch, batch_idx):
+        for loss in (lambda: self.loss(batch), lambda: F.cross_entropy(self.other(batch[0]), batch[1] % 2)):
+            self.optimizers().zero_grad()
+            self.manual_backward(loss())
+            self.optimizers().step()
+
+
+def test_several_losses_of_a_manual_step(tmp_path):
+    with pytest.raises(LookupError, match=r"Manual.training_step calls 2 losses .*target="):
+        fit(tmp_path, Manual())
+    with pytest.warns(UserWarning, match="CalibrationMonitor measures nothing: Manual.training_step calls 2 losses"):
+        monitor, _ = fit(tmp_path, Manual(), monitor=ls.CalibrationMonitor(train=True, strict=False))
+    assert monitor.results.keys() == {"val"}
+    for target in ("criterion", lambda call: call.logits.shape[1] == CLASSES):
+        net = Manual()
+        agrees(
+            fit(tmp_path, net, ls.LabelSmoothing(), monitor=ls.CalibrationMonitor(train=True, target=target))[0],
+            net.batches,
+        )
+
+
+def test_a_batch_counts_once_however_often_its_closure_runs(tmp_path):
+    class Closures(Recorder):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+
+        def on_train_batch_start(self, batch, batch_idx):
+            self.is_first = True
+
+        def keep(self, logits, y):
+            if self.is_first:
+                super().keep(logits, y)
+            self.is_first = False
+
+    net = Closures()
+    agrees(fit(tmp_path, net)[0], net.batches)
+
+
+@pytest.mark.parametrize("smoothing", [None, SmoothedCrossEntropy(eps=0.1, consume_logits=True)])
+def test_logits_that_are_overwritten_later(tmp_path, smoothing):
+    class Overwrites(Recorder):
+        def training_step(self, batch, batch_idx):
+            self.logits = self(batch[0]) * 1
+            self.keep(self.logits, batch[1])
+            loss = F.cross_entropy(self.logits, batch[1])
+            if smoothing is None:
+                with torch.no_grad():
+                    self.logits.zero_()
+            return loss
+
+    net = Overwrites(dtype=torch.float32)
+    callbacks = [] if smoothing is None else [ls.LabelSmoothing(loss=smoothing)]
+    data = Data(dtype=torch.float32)
+    agrees(fit(tmp_path, net, *callbacks, data=data, limit_val_batches=0)[0], net.batches)
+    assert not torch.equal(net.logits.double(), net.batches[-1][0])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("manual", [False, True])
+def test_checkpointed_and_logged_losses_count_once(tmp_path, reentrant, manual):
+    class Checkpointed(Recorder):
+        automatic_optimization = not manual
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            self.keep(self(x), y)
+            with torch.no_grad():
+                F.cross_entropy(self(x) / 2, y)  # to be logged
+            x = x.clone().requires_grad_()
+            loss = checkpoint(lambda x: F.cross_entropy(self.layer(x), y), x, use_reentrant=reentrant)
+            if manual:
+                self.optimizers().zero_grad()
+                self.manual_backward(loss)
+                self.optimizers().step()
+            return loss
+
+    net = Checkpointed()
+    agrees(fit(tmp_path, net)[0], net.batches)
+
+
+def test_mixed_precision(tmp_path):
+    net = Recorder(dtype=torch.float32)
+    monitor, _ = fit(tmp_path, net, ls.LabelSmoothing(), data=Data(dtype=torch.float32), precision="bf16-mixed")
+    agrees(monitor, net.batches)
+
+
+def test_compiled_steps(tmp_path):
+    class Compiled(Recorder):
+        def loss(self, batch):
+            return self.criterion(self(batch[0]), batch[1])
+
+        def on_train_batch_start(self, batch, batch_idx):
+            with torch.no_grad():
+                self.keep(self(batch[0]), batch[1])
+
+    net = Compiled()
+    net.training_step = torch.compile(net.training_step, backend="eager", fullgraph=True)
+    agrees(fit(tmp_path, net, ls.LabelSmoothing())[0], net.batches)
+
+
+def test_batches_of_any_shape(tmp_path):
+    class Shapes(Recorder):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            z, y = self.layer(x)[:, :, None].repeat(1, 1, 1 + batch_idx), y[:, None].repeat(1, 1 + batch_idx)
+            y[0, 0] = 3
+            self.keep(z.movedim(1, -1).flatten(0, 1)[y.flatten() != 3], y.flatten()[y.flatten() != 3])
+            return F.cross_entropy(z, y, ignore_index=3)
+
+    net = Shapes()
+    agrees(fit(tmp_path, net)[0], net.batches)
+
+
+class Targets(Recorder):
+    """Its targets are distributions: ``shares(y, batch_idx)``."""
+
+    def __init__(self, shares, classes=CLASSES):
+        super().__init__(classes=classes)
+        self.shares = shares
+
+    def training_step(self, batch, batch_idx):
+        logits, y = self(batch[0]), batch[1] % len(self.layer.bias)
+        shares = self.shares(F.one_hot(y, logits.shape[1]).double(), batch_idx)
+        several = (shares.sort(1).values[:, 1:-1] != shares.amin(1, keepdim=True)).any(1)
+        self.keep(logits[~several], y[~several])
+        return F.cross_entropy(logits, shares)
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def mixed(shares, batch_idx):
+    return 0.7 * shares + 0.3 * shares.roll(1, 0)
+
+
+@pytest.mark.parametrize("shares", [lambda q, k: q, lambda q, k: 0.9 * q + 0.02])
+def test_distributions_of_one_class(tmp_path, shares):
+    net = Targets(shares)
+    agrees(fit(tmp_path, net, limit_val_batches=0)[0], net.batches)
+
+
+def test_mixtures_of_classes(tmp_path):
+    for classes in (CLASSES, 2):
+        with pytest.raises(LookupError, match=r"Targets.training_step is called with mixtures .*read="):
+            fit(tmp_path, Targets(mixed, classes), limit_val_batches=0)
+    net = Targets(lambda q, k: mixed(q, k) if k == 2 else q)
+    with pytest.warns(UserWarning, match=r"leaves out [1-8] training samples, whose targets are mixtures of .*read="):
+        monitor, _ = fit(tmp_path, net, limit_val_batches=0, max_epochs=1)
+    agrees(monitor, net.batches)
+
+    class Binary(Recorder):
+        def training_step(self, batch, batch_idx):
+            return F.binary_cross_entropy_with_logits(self(batch[0])[:, 0], 0.8 * (batch[1] == 0).double() + 0.1)
+
+    with pytest.raises(LookupError, match="mixtures of classes"):
+        fit(tmp_path, Binary(), limit_val_batches=0)
+    labels = ls.CalibrationMonitor(train=True, read=lambda net, batch, outputs: (outputs["logits"], batch[1]))
+
+    class Says(Targets):
+        def training_step(self, batch, batch_idx):
+            logits = self(batch[0])
+            self.keep(logits, batch[1])
+            return {"loss": F.cross_entropy(logits, mixed(F.one_hot(batch[1]).double(), 0)), "logits": logits}
+
+    net = Says(mixed)
+    agrees(fit(tmp_path, net, monitor=labels, limit_val_batches=0)[0], net.batches)
+
+
+def test_a_module_whose_steps_call_no_loss(tmp_path):
+    with pytest.raises(LookupError, match=r"no loss was called in Silent.training_step.*read="):
+        fit(tmp_path, Silent(), limit_val_batches=0)
+
+
+def test_a_key_of_the_module_s_own_is_left_to_it(tmp_path):
+    class Logs(Recorder):
+        def training_step(self, batch, batch_idx):
+            self.log("train/acc", 7.0, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    net = Logs()
+    monitor, t = fit(tmp_path, net)
+    assert t.callback_metrics["train/acc"] == 7
+    agrees(monitor, net.batches)
+
+
+class Watched(L.Callback):
+    """Steps under a mode that forbids to wait for the device, and that leave no logits behind."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.mode = NoSync()
+        self.mode.__enter__()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.mode.__exit__(None, None, None)
+        assert pl_module.logits() is None
+
+
+@pytest.mark.parametrize("smoothed", [False, True])
+@pytest.mark.parametrize("classes", [CLASSES, 40_000])
+def test_no_step_waits_for_the_device_nor_keeps_the_graph(tmp_path, smoothed, classes):
+    class Weak(Net):
+        def training_step(self, batch, batch_idx):
+            logits = self(batch[0])
+            self.logits = weakref.ref(logits)
+            return F.cross_entropy(logits, batch[1])
+
+    callbacks = [ls.LabelSmoothing(), Watched()] if smoothed else [Watched()]
+    monitor = ls.CalibrationMonitor(train=True)
+    net, data = Weak(classes=classes, dtype=torch.float32), Data(dtype=torch.float32)
+    # Ours comes first, so that it has ended when the mode does.
+    trainer(tmp_path, monitor, *callbacks, max_epochs=1, limit_val_batches=0).fit(net, datamodule=data)
+    assert monitor.results["train"]["n"] == 48
+
+
+def test_after_an_exception(tmp_path):
+    class Breaks(Recorder):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if batch_idx == 3 and self.breaks:
+                raise RuntimeError("broken")
+            return loss
+
+    net, monitor = Breaks(), ls.CalibrationMonitor(train=True)
+    net.breaks, own = True, F.cross_entropy
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(tmp_path, net, monitor=monitor)
+    assert "train" not in monitor.results
+    assert F.cross_entropy is own
+    net.breaks = False
+    fit(tmp_path, net, monitor=monitor)
+    agrees(monitor, net.batches)
