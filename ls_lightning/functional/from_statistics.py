@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ls_lightning.functional.native import measure
 from ls_lightning.functional.outputs import Spec
 from ls_lightning.functional.ranking import as_ranked
 from ls_lightning.functional.row_statistics import LINES
@@ -45,6 +46,8 @@ def add_statistics(sums: Tensor | None, sketch: Tensor | None, statistics: Tenso
         tensor([0., 1.], dtype=torch.float64)
     """
     _check(statistics, spec)
+    if measure.add_statistics(statistics, spec, sums, sketch):
+        return
     rows = statistics.cpu() if statistics.device.type == "mps" else statistics  # which has no float64
     for some in torch.split(rows, ROWS, dim=1):
         samples = _read(some)

@@ -25,6 +25,7 @@ class Problem(NamedTuple):
         reduction: of their losses.
         consume: whether the backward pass may overwrite the logits with their gradient.
         clear: the same loss of logits by operations that torch can differentiate twice.
+        statistics: of the rows, to be written to in the forward pass; None where nobody wants them.
     """
 
     layout: Layout
@@ -33,6 +34,7 @@ class Problem(NamedTuple):
     reduction: Reduction
     consume: bool
     clear: Callable[[Tensor], Tensor]
+    statistics: Tensor | None = None
 
 
 def fused_loss(logits: Tensor, problem: Problem) -> Tensor:
@@ -96,10 +98,10 @@ def _loss(logits: Tensor, problem: Problem, gradient: Tensor | None) -> tuple[Te
     z, out = arrange(logits, layout), None if gradient is None else arrange(gradient, layout)
     careful = not may_read(logits)
     if not careful:
-        loss = smoothed_rows(z, target, dtype, False, _arranged(slope, layout), out, add)
+        loss = smoothed_rows(z, target, dtype, False, _arranged(slope, layout), out, add, problem.statistics)
         careful = not math.isfinite((loss if add else loss.sum()).item())
     if careful:
-        loss = smoothed_rows(z, target, dtype, True, _arranged(slope, layout), out, add)
+        loss = smoothed_rows(z, target, dtype, True, _arranged(slope, layout), out, add, problem.statistics)
     return loss if add else weights.weigh(loss.view(weights.shape)), careful
 
 

@@ -40,8 +40,16 @@ class Express(NamedTuple):
     consume: bool
     clear: Clear
 
-    def run(self, logits: Tensor, target: Tensor, factor: float, gradient: Tensor | None, loss: Tensor | None) -> None:
-        """Write the loss, and the gradient of `factor` times that."""
+    def run(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        factor: float,
+        gradient: Tensor | None,
+        loss: Tensor | None,
+        statistics: Tensor | None = None,
+    ) -> None:
+        """Write the loss, the gradient of `factor` times that, and statistics of the rows."""
         run_loop(
             logits,
             *sizes_and_steps(logits),
@@ -57,6 +65,7 @@ class Express(NamedTuple):
             self.reduction == "mean",
             None,
             loss,
+            statistics,
         )
 
 
@@ -70,6 +79,7 @@ def express_loss(
     reduction: Reduction,
     consume: bool,
     clear: Clear,
+    statistics: Tensor | None,
 ) -> Tensor | None:
     """Return the loss; None where another way has to be taken, or has to say what does not fit."""
     shape = logits.shape
@@ -88,9 +98,9 @@ def express_loss(
     express = Express(eps, ignore_index, others, divergence, reduction, consume, clear)
     try:
         if logits.requires_grad and torch.is_grad_enabled():
-            return _apply(logits, target, express)  # type: ignore[no-untyped-call,no-any-return]
+            return _apply(logits, target, express, statistics)  # type: ignore[no-untyped-call,no-any-return]
         loss = logits.new_empty((), dtype=torch.float32)
-        express.run(logits, target, 1.0, None, loss)
+        express.run(logits, target, 1.0, None, loss, statistics)
     except RuntimeError as error:
         index = target.masked_fill(target == ignore_index, 0)
         raise explain_index_error(index, shape[1], error) from None
@@ -101,21 +111,21 @@ class _Express(torch.autograd.Function):
     """Keeps the gradient for the first backward pass, which gives it away; another one makes it anew."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, express: Express) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, express: Express, statistics: Tensor | None) -> Tensor:
         ctx.save_for_backward(logits, target)
         ctx.express, ctx.gradient = express, None if express.consume else torch.empty_like(logits)
         loss = logits.new_empty((), dtype=torch.float32)
-        express.run(logits, target, 1.0, ctx.gradient, loss)
+        express.run(logits, target, 1.0, ctx.gradient, loss, statistics)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled() or not may_read(upstream):
-            return clear_gradient(ctx.express.clear, ctx.saved_tensors[0], upstream), None, None
+            return clear_gradient(ctx.express.clear, ctx.saved_tensors[0], upstream), None, None, None
         factor = upstream.item()
         if gradient is not None and (factor == 1 or gradient.dtype == torch.float32):
-            return gradient if factor == 1 else gradient.mul_(factor), None, None
+            return gradient if factor == 1 else gradient.mul_(factor), None, None, None
         # A narrow gradient that has a factor was rounded too early, maybe to 0.
         logits, target = ctx.saved_tensors
         overwrites = ctx.express.consume and 0 not in logits.stride()
@@ -123,7 +133,7 @@ class _Express(torch.autograd.Function):
         ctx.express.run(logits, target, factor, gradient, None)
         if overwrites:
             increment_version(gradient)  # torch does not see what is written in C
-        return gradient, None, None
+        return gradient, None, None, None
 
 
 _apply = super(torch.autograd.Function, _Express).apply

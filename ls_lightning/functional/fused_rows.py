@@ -9,6 +9,7 @@ from torch import Tensor
 from ls_lightning.functional import triton_rows
 from ls_lightning.functional.fused_layout import Piece, is_one_piece, pieces
 from ls_lightning.functional.native.loss import NO_INDEX, can_read, run_loop
+from ls_lightning.functional.row_statistics import write_rows
 
 Number = float | Tensor
 """A float, a 0-d tensor, or one number a row, `(outer, 1, inner)`."""
@@ -72,6 +73,7 @@ def smoothed_rows(
     scale: Number,
     gradient: Tensor | None,
     add: bool,
+    statistics: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of each row of logits or the sum of all, and write the gradient.
 
@@ -84,32 +86,20 @@ def smoothed_rows(
         scale: what the gradient of each row is multiplied by, and its part in the sum.
         gradient: of the logits' shape, written to; may be the logits themselves. None: nobody wants it.
         add: whether to return the sum.
+        statistics: those of `row_statistics`, written to; None where nobody wants them, or the logits are overwritten.
 
     Returns:
         A 0-d tensor, or `(outer, 1, inner)`, not scaled.
     """
     if may_read(logits) and can_read(logits) and _is_for_the_loop(logits, target, gradient):
-        return _by_the_loop(logits, target, scale, gradient, add)
+        return _by_the_loop(logits, target, scale, gradient, add, statistics)
     if triton_rows.takes(logits):
-        return triton_rows.smoothed_rows(logits, target, dtype, scale, gradient, add)
-    if is_one_piece(logits.shape, dtype):
-        place = gradient if _is_direct(logits, dtype) else None
-        found = _piece(logits, target, dtype, careful, scale, gradient, place)
-        return _sum(found, scale, careful) if add else found
-    each, losses = [], None if add else logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
-    scratch: Tensor | None = None  # one for all pieces: a new one each would be new pages each
-    for piece in pieces(logits.shape, dtype, logits.device):
-        part, factor = piece.of(logits), _part(scale, piece)
-        wanted = place = None if gradient is None else piece.of(gradient)
-        if place is None or not _is_direct(logits, dtype):
-            scratch = logits.new_empty(part.numel(), dtype=dtype) if scratch is None else scratch
-            place = scratch[: part.numel()].view(part.shape)
-        found = _piece(part, target.part(piece), dtype, careful, factor, wanted, place)
-        if losses is None:
-            each.append(_sum(found, factor, careful))
-        else:
-            piece.of(losses).copy_(found)
-    return torch.stack(each).sum() if losses is None else losses
+        return triton_rows.smoothed_rows(logits, target, dtype, scale, gradient, add, statistics)
+    found = _by_operations(logits, target, dtype, careful, scale, gradient, add)
+    if statistics is not None:
+        valid = None if target.valid is None else target.valid.flatten()
+        write_rows(statistics, logits.movedim(1, -1).flatten(0, -2), target.label.flatten(), valid)
+    return found
 
 
 def may_read(values: Tensor) -> bool:
@@ -122,7 +112,14 @@ def _is_for_the_loop(logits: Tensor, target: SmoothedTarget, gradient: Tensor | 
     return is_alike and target.prior is None and target.weight is None
 
 
-def _by_the_loop(logits: Tensor, target: SmoothedTarget, scale: Number, gradient: Tensor | None, add: bool) -> Tensor:
+def _by_the_loop(
+    logits: Tensor,
+    target: SmoothedTarget,
+    scale: Number,
+    gradient: Tensor | None,
+    add: bool,
+    statistics: Tensor | None,
+) -> Tensor:
     found = logits.new_empty(() if add else target.label.shape, dtype=torch.float32)
     losses, total = (None, found) if add else (found, None)
     run_loop(
@@ -141,8 +138,38 @@ def _by_the_loop(logits: Tensor, target: SmoothedTarget, scale: Number, gradient
         False,
         losses,
         total,
+        statistics,
     )
     return found
+
+
+def _by_operations(
+    logits: Tensor,
+    target: SmoothedTarget,
+    dtype: torch.dtype,
+    careful: bool,
+    scale: Number,
+    gradient: Tensor | None,
+    add: bool,
+) -> Tensor:
+    if is_one_piece(logits.shape, dtype):
+        place = gradient if _is_direct(logits, dtype) else None
+        found = _piece(logits, target, dtype, careful, scale, gradient, place)
+        return _sum(found, scale, careful) if add else found
+    each, losses = [], None if add else logits.new_empty((logits.shape[0], 1, logits.shape[2]), dtype=dtype)
+    scratch: Tensor | None = None  # one for all pieces: a new one each would be new pages each
+    for piece in pieces(logits.shape, dtype, logits.device):
+        part, factor = piece.of(logits), _part(scale, piece)
+        wanted = place = None if gradient is None else piece.of(gradient)
+        if place is None or not _is_direct(logits, dtype):
+            scratch = logits.new_empty(part.numel(), dtype=dtype) if scratch is None else scratch
+            place = scratch[: part.numel()].view(part.shape)
+        found = _piece(part, target.part(piece), dtype, careful, factor, wanted, place)
+        if losses is None:
+            each.append(_sum(found, factor, careful))
+        else:
+            piece.of(losses).copy_(found)
+    return torch.stack(each).sum() if losses is None else losses
 
 
 def _piece(

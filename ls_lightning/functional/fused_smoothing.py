@@ -58,10 +58,6 @@ def smoothing_loss(
     check_options(weight_mode=weight_mode, reduction=reduction, spread=spread, input=input)
     if statistics is not None:
         check_statistics(statistics, logits, target, input)
-        options = (weight_mode, ignore_index, reduction, spread, input)
-        value = smoothing_loss(smoothing, logits, target, eps, weight, *options)
-        write_statistics(statistics, logits, target, ignore_index)
-        return value
 
     def clear(logits: Tensor) -> Tensor:
         return class_loss(
@@ -69,7 +65,10 @@ def smoothing_loss(
         )
 
     if input != "logits" or not _is_plain(logits, target, eps, weight, smoothing.prior):
-        return clear(logits)
+        value = clear(logits)
+        if statistics is not None:
+            write_statistics(statistics, logits, target, ignore_index)
+        return value
     check_shapes(logits, target, weight)
     if torch._C._are_functorch_transforms_active():
         if weight is not None or smoothing.prior is not None or not can_be_stacked(logits, eps):
@@ -81,8 +80,8 @@ def smoothing_loss(
             "graph: a parameter or an input. Leave it at False for them."
         )
     if weight is None and smoothing.prior is None:
-        others, divergence, consume = spread == "others", smoothing.divergence, smoothing.consume
-        loss = express_loss(logits, target, eps, ignore_index, others, divergence, reduction, consume, clear)
+        options = ignore_index, spread == "others", smoothing.divergence, reduction, smoothing.consume
+        loss = express_loss(logits, target, eps, *options, clear, statistics)
         if loss is not None:
             return loss
     read, dtype = _read_index(target, logits, ignore_index), compute_dtype(logits)
@@ -97,12 +96,14 @@ def smoothing_loss(
             if isinstance(slope, float) and reduction != "none":
                 loss = tiny_loss(logits, read.value, level, others, smoothing.divergence, slope, clear)
                 if loss is not None:
+                    if statistics is not None:
+                        write_statistics(statistics, logits, target, ignore_index)
                     return loss
         layout = layout_of(logits)
         if layout is None:
             logits, layout = logits.contiguous(), "space"
         smoothed = _smoothed(smoothing, read, level, weight if weight_mode == "torch" else None, spread, layout)
-        return fused_loss(logits, Problem(layout, smoothed, weights, reduction, smoothing.consume, clear))
+        return fused_loss(logits, Problem(layout, smoothed, weights, reduction, smoothing.consume, clear, statistics))
     except RuntimeError as error:
         raise explain_index_error(read.value, read.num_classes, error) from None
 

@@ -18,6 +18,7 @@ typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t shorts __attribute__((vector_size(2 * LANES)));
+typedef int64_t longs __attribute__((vector_size(8 * LANES)));
 
 enum dtype { FLOAT32, BFLOAT16, FLOAT16 };
 

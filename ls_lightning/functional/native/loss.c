@@ -12,33 +12,44 @@ static int are_long(const call *c) {
     return c->size.classes >= 64 && c->from.class == 1 && (c->gradient == NULL || c->to.class == 1);
 }
 
-INLINE void unit_of_work(const job *j, int64_t unit, float *scratch, enum dtype dtype) {
+INLINE void unit_of_work(const job *j, int64_t unit, float *scratch, int told, enum dtype dtype) {
     const call *c = &j->call;
     const int64_t rows = j->tiles == 0 ? c->size.outer * c->size.inner : c->size.inner;
     const int64_t o = j->tiles == 0 ? 0 : unit / j->tiles, first = (unit - o * j->tiles) * j->tile;
     const int64_t count = rows - first < j->tile ? rows - first : j->tile;
     double sum = 0;
     if (j->tiles == 0)
-        for (int64_t row = first; row < first + count; row++) long_row(c, row, scratch, &sum, dtype);
+        for (int64_t row = first; row < first + count; row++) long_row(c, row, scratch, &sum, told, dtype);
     else
-        tile(c, o, first, count, j->tile, scratch, &sum, dtype);
+        tile(c, o, first, count, j->tile, scratch, &sum, told, dtype);
     j->sums[unit] = sum;
 }
+
+INLINE void units_of_work(job *j, float *scratch, int told) {
+    int64_t unit;
+    while ((unit = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->units) {
+        if (j->call.dtype == FLOAT32)
+            unit_of_work(j, unit, scratch, told, FLOAT32);
+        else if (j->call.dtype == BFLOAT16)
+            unit_of_work(j, unit, scratch, told, BFLOAT16);
+        else
+            unit_of_work(j, unit, scratch, told, FLOAT16);
+    }
+}
+
+/* Apart, so that neither is compiled with an eye to the other. */
+static __attribute__((noinline)) void units_alone(job *j, float *scratch) { units_of_work(j, scratch, 0); }
+static __attribute__((noinline)) void units_and_statistics(job *j, float *scratch) { units_of_work(j, scratch, 1); }
 
 static void *work(void *given) {
     job *j = given;
     const int64_t numbers = j->call.size.classes * (j->tiles == 0 ? 1 : j->tile);
     float *scratch = malloc((numbers + LANES) * (sizeof(float) + sizeof(uint16_t)));
     if (scratch == NULL) return j;
-    int64_t unit;
-    while ((unit = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->units) {
-        if (j->call.dtype == FLOAT32)
-            unit_of_work(j, unit, scratch, FLOAT32);
-        else if (j->call.dtype == BFLOAT16)
-            unit_of_work(j, unit, scratch, BFLOAT16);
-        else
-            unit_of_work(j, unit, scratch, FLOAT16);
-    }
+    if (j->call.statistics == NULL)
+        units_alone(j, scratch);
+    else
+        units_and_statistics(j, scratch);
     free(scratch);
     return NULL;
 }

@@ -14,8 +14,8 @@ NO_INDEX = -(2**63)
 """An `ignore_index` that leaves out nothing."""
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_CALL = Struct("@8P9q6q2d")
-"""What C calls so: eight addresses, sizes and steps, options, and the numbers that are one for all rows."""
+_CALL = Struct("@9P9q6q2d")
+"""What C calls so: nine addresses, sizes and steps, options, and the numbers that are one for all rows."""
 _FEW = 2**17  # so many numbers take less time than to start a thread for others
 
 
@@ -50,6 +50,7 @@ def run_loop(
     mean: bool,
     losses: Tensor | None,
     total: Tensor | None,
+    statistics: Tensor | None = None,
 ) -> None:
     """Write the losses of rows of logits, their sum and its gradient.
 
@@ -69,6 +70,7 @@ def run_loop(
         mean: whether the sum is divided by how many rows are not ignored.
         losses: as many as rows, float32, contiguous.
         total: 0-d, float32.
+        statistics: those of `row_statistics`, contiguous; None where the gradient overwrites the logits.
 
     Raises:
         RuntimeError: a label is no class, and nothing was written.
@@ -84,6 +86,7 @@ def run_loop(
             _address(gradient),
             _address(losses),
             _address(total),
+            _address(statistics),
             label.data_ptr(),
             _address(valid),
             _address(each_eps),

@@ -29,21 +29,35 @@ COPY(float)
 COPY(uint16_t)
 
 /* As many rows as lanes, whose classes are the lines of `z`. */
-INLINE slopes side_by_side(const call *c, float *z, int64_t width, rows *r, const int64_t *label) {
+INLINE slopes side_by_side(const call *c, float *z, int64_t width, rows *r, const int64_t *label, int told) {
     const int64_t classes = c->size.classes;
     floats top = all(-INFINITY), own;
-    for (int64_t k = 0; k < classes; k++) top = larger(read_lanes(z + k * width, FLOAT32), top);
+    ints first = {0};
+    for (int64_t k = 0; k < classes; k++) {
+        floats values = read_lanes(z + k * width, FLOAT32);
+        ints above = values > top;
+        if (told) first = (above & (int32_t)k) | (first & ~above);
+        top = pick(above, values, top);
+    }
     for (int lane = 0; lane < LANES; lane++) own[lane] = z[label[lane] * width + lane] - top[lane];
-    tally all_classes = {{0}, {0}, {0}};
+    if (told) {
+        longs wanted;
+        memcpy(&wanted, label, sizeof wanted);
+        r->hit = (own == 0) & (first == __builtin_convertvector(wanted, ints));
+    }
+    tally all_classes = {{0}};
+    floats tops = {0};
     for (int64_t start = 0; start < classes; start += FEW) {
-        tally s = {{0}, {0}, {0}};
+        tally s = {{0}};
         for (int64_t k = start; k < classes && k < start + FEW; k++) {
             floats x = read_lanes(z + k * width, FLOAT32) - top;
-            write_lanes(z + k * width, take(&s, x, ~(ints){0}), FLOAT32);
+            write_lanes(z + k * width, take(&s, x, ~(ints){0}, told), FLOAT32);
         }
         all_classes.power += s.power, all_classes.spread += s.spread, all_classes.masked += s.masked;
+        all_classes.rest += s.rest, all_classes.squares += s.squares, tops += tops_of(s.power, s.rest);
     }
     r->sum = all_classes.power, r->spread = all_classes.spread, r->left = all(classes) - all_classes.masked;
+    r->rest = all_classes.rest + (tops - 1), r->squares = all_classes.squares;
     r->own = own, r->own_left = keep(own != -INFINITY, all(1));
     const slopes d = finish(c, r);
     if (c->gradient == NULL) return d;
@@ -73,7 +87,7 @@ INLINE void move_tile(float *z, uint16_t *raw, int64_t width, int64_t classes, i
 
 /* The rows `first` to `first + count` of an outer step, at most `line`, for which scratch has room. */
 INLINE void tile(const call *c, int64_t o, int64_t first, int64_t count, int64_t line, float *scratch, double *sum,
-                 enum dtype dtype) {
+                 int told, enum dtype dtype) {
     const int64_t classes = c->size.classes, size = width(dtype), row = o * c->size.inner + first;
     uint16_t *raw = (uint16_t *)(scratch + classes * line);
     if (count % LANES) memset(scratch, 0, classes * line * (sizeof(float) + sizeof(uint16_t)));
@@ -89,9 +103,10 @@ INLINE void tile(const call *c, int64_t o, int64_t first, int64_t count, int64_t
             if (c->eps != NULL) r.eps[lane] = c->eps[at];
             if (c->scale != NULL) r.scale[lane] = c->scale[at];
         }
-        const slopes d = side_by_side(c, scratch + i, line, &r, label);
+        const slopes d = side_by_side(c, scratch + i, line, &r, label, told);
         *sum += scaled(&r, d.loss, c->scale == NULL);
         if (c->losses != NULL) memcpy(c->losses + row + i, &d.loss, some * sizeof(float));
+        if (told) leave(c, row + i, some, &r);
     }
     if (c->gradient == NULL) return;
     char *g = (char *)c->gradient + size * (o * c->to.outer + first * c->to.inner);

@@ -1,4 +1,5 @@
-/* Rows of logits in one pass: their numbers as columns, or added to the sums of bins and to the sketch.
+/* Rows of logits in one pass: their numbers as columns, or added to the sums of bins and to the sketch; or statistics of
+rows, added likewise.
 
 Sums are of integers, so any split of the data gives the same bits. */
 
@@ -125,25 +126,56 @@ static void add_totals(int64_t *sums, const Totals *found, const Options *option
     add_pair(sums + 12, options->entropy ? 0 : -found->n, found->entropy);
 }
 
-/* Adds all rows to `sums` of bins and to `sketch`, either of which may be NULL. Returns 0, or 1 without memory. */
-int add_rows(const Source *source, const Options *options, int64_t *sums, int64_t *sketch, int64_t num_cells) {
+/* Four lines of `rows` numbers each, those of row_statistics.py; the numbers of `Row` follow as in from_statistics.py. */
+typedef struct {
+    const float *lines;
+    int64_t rows;
+} Statistics;
+
+INLINE void read_statistics(Block *block, const Statistics *from, int64_t first, int count) {
+    float lines[4][BLOCK] = {{0}};
+    for (int k = 0; k < 4; k++) memcpy(lines[k], from->lines + k * from->rows + first, count * sizeof(float));
+    for (int i = 0; i < count; i += LANES) {
+#define LINE(k) load((const char *)(lines[k] + i), FLOAT32, NULL)
+        Vector nll = LINE(0), log_odds = LINE(1), squares = LINE(2);
+        Bits likely = (Bits)(log_odds <= 0);
+        Vector size = exp_of(where(likely, log_odds, -log_odds)), share = 1 / (1 + size), truth = exp_of(-nll);
+        AT(nll) = nll, AT(truth) = truth, AT(squares) = larger(squares, truth * truth);
+        AT(top) = where(likely, share, size * share), AT(odds) = where(likely, size, 1 / size);
+    }
+    for (int row = 0; row < count; row++) {
+        block->ignored[row] = lines[3][row] < 0, block->correct[row] = lines[3][row] > 0;
+        block->valid[row] = lines[0][row] == lines[0][row], block->in_range[row] = 1;
+        block->label[row] = 0;
+    }
+}
+
+/* Adds all rows of one of two sources, the other is NULL, to `sums` of bins and to `sketch`, either of which may be
+ * NULL. Returns 0, or 1 without memory. */
+static int add(const Source *source, const Statistics *statistics, const Options *options, int64_t *sums,
+               int64_t *sketch, int64_t num_cells) {
+    const int64_t rows = source ? source->rows : statistics->rows;
+    const int binary = source && source->binary;
     Cell *cells = malloc(4 * options->num_bins * sizeof(Cell));
     if (!cells) return 1;
     Block block __attribute__((aligned(64))) = {0};
-    for (int64_t start = 0; start < source->rows; start += CHUNK) {
-        int64_t end = source->rows - start < CHUNK ? source->rows : start + CHUNK;
+    for (int64_t start = 0; start < rows; start += CHUNK) {
+        int64_t end = rows - start < CHUNK ? rows : start + CHUNK;
         memset(cells, 0, 4 * options->num_bins * sizeof(Cell));
         Totals totals = {0};
         for (int64_t first = start; first < end; first += BLOCK) {
             int count = end - first < BLOCK ? end - first : BLOCK;
-            read_targets(&block, source, options, first, count);
-            read_block(&block, source, first, count, options->entropy);
+            if (source) {
+                read_targets(&block, source, options, first, count);
+                read_block(&block, source, first, count, options->entropy);
+            } else
+                read_statistics(&block, statistics, first, count);
             for (int row = 0; row < count; row++) {
                 int readable = block.valid[row] && !block.ignored[row], counted = readable && block.in_range[row];
                 if (sketch) sketch_row(&block, row, counted, readable, sketch, num_cells);
                 if (!sums) continue;
                 if (counted)
-                    sum_row(&block, row, source->binary, options, cells, &totals);
+                    sum_row(&block, row, binary, options, cells, &totals);
                 else if (!block.ignored[row])
                     readable ? totals.out_of_range++ : totals.invalid++;
             }
@@ -154,4 +186,14 @@ int add_rows(const Source *source, const Options *options, int64_t *sums, int64_
     }
     free(cells);
     return 0;
+}
+
+int add_rows(const Source *source, const Options *options, int64_t *sums, int64_t *sketch, int64_t num_cells) {
+    return add(source, NULL, options, sums, sketch, num_cells);
+}
+
+int add_statistics(const float *lines, int64_t rows, const Options *options, int64_t *sums, int64_t *sketch,
+                   int64_t num_cells) {
+    const Statistics statistics = {lines, rows};
+    return add(NULL, &statistics, options, sums, sketch, num_cells);
 }

@@ -23,6 +23,7 @@ def library() -> ctypes.CDLL | None:
     found = load_library("measure")
     if found is not None:
         found.add_rows.argtypes = [ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_void_p] * 2, ctypes.c_int64]
+        found.add_statistics.argtypes = [ctypes.c_void_p, ctypes.c_int64, *found.add_rows.argtypes[1:]]
         found.read_rows.argtypes = [ctypes.c_char_p, ctypes.c_int64, *[ctypes.c_void_p] * 2]
     return found
 
@@ -51,15 +52,18 @@ def add_rows(
     if target.dtype != torch.int64:
         target = target.double() if target.is_floating_point() else target.long()
     scores, target = _in_reach(scores), target.contiguous()
-    failed = found.add_rows(
-        _source(scores, target),
-        _options(spec),
-        None if sums is None else sums.data_ptr(),
-        None if sketch is None else sketch.data_ptr(),
-        0 if sketch is None else len(sketch) - 1,
-    )
-    if failed:
-        raise MemoryError(f"no memory for the sums of {spec.num_bins} bins.")
+    _succeed(found.add_rows(_source(scores, target), *_places(spec, sums, sketch)), spec)
+    return True
+
+
+def add_statistics(statistics: Tensor, spec: Spec, sums: Tensor | None, sketch: Tensor | None) -> bool:
+    """Add statistics `(4, S)` of rows likewise."""
+    found = library()
+    to = [total for total in (sums, sketch) if total is not None]
+    if found is None or not _fit(statistics, *to) or not all(values.is_contiguous() for values in (statistics, *to)):
+        return False
+    rows = statistics.shape[1]
+    _succeed(found.add_statistics(statistics.data_ptr(), rows, *_places(spec, sums, sketch)), spec)
     return True
 
 
@@ -93,6 +97,21 @@ def _fit(scores: Tensor, *others: Tensor) -> bool:
         type(t) in _PLAIN and t.device == scores.device and t.layout is torch.strided and not t.is_neg()
         for t in (scores, *others)
     )
+
+
+def _places(spec: Spec, sums: Tensor | None, sketch: Tensor | None) -> tuple[bytes, int | None, int | None, int]:
+    """How to add, where to, and how many cells the sketch has."""
+    cells = 0 if sketch is None else len(sketch) - 1
+    return _options(spec), _address(sums), _address(sketch), cells
+
+
+def _address(values: Tensor | None) -> int | None:
+    return None if values is None else values.data_ptr()
+
+
+def _succeed(failed: int, spec: Spec) -> None:
+    if failed:
+        raise MemoryError(f"no memory for the sums of {spec.num_bins} bins.")
 
 
 def _in_reach(scores: Tensor) -> Tensor:

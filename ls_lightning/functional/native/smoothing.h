@@ -16,6 +16,7 @@ typedef struct {
     void *gradient; /* NULL: not wanted; may be the logits */
     float *losses;  /* of each row, NULL: not wanted */
     float *sum;     /* of the losses times scale, NULL: not wanted */
+    float *statistics; /* four lines, those of row_statistics.py; NULL where the gradient overwrites the logits */
     const int64_t *label;
     const uint8_t *valid;     /* NULL: all are, but for the label `ignored` */
     const float *eps, *scale; /* of each row, NULL: one for all */
@@ -34,10 +35,11 @@ typedef struct {
     double *sums; /* of the scaled losses of each unit */
 } job;
 
-/* As many rows as lanes: what is known of each after its logits were read. */
+/* As many rows as lanes: what is known of each after its logits were read. `rest` and `squares` are sums of exp and
+ * of its square, over all classes but the top one, and over all; `hit` is whether the label is the top one. */
 typedef struct {
-    floats sum, spread, left, own, own_left, eps, scale;
-    ints live;
+    floats sum, spread, left, own, own_left, eps, scale, rest, squares;
+    ints live, hit;
 } rows;
 
 /* The gradient of a row is factor * exp - each, and less `hit` at the label. */
@@ -69,16 +71,40 @@ INLINE int is_live(const call *c, int64_t row) {
     return c->label[row] != c->ignored && (c->valid == NULL || c->valid[row]);
 }
 
-/* Sums over classes, of exp(x), of x, and of masked ones, which have the logit -inf. */
+/* Write the statistics of `some` rows. They have a top class each, whose exp is 1, besides the `rest`. */
+INLINE void leave(const call *c, int64_t row, int64_t some, const rows *r) {
+    const int64_t count = c->size.outer * c->size.inner;
+    floats sum = 1 + r->rest, log_sum = pick(sum == 1, r->rest, logarithm(sum) * (r->rest / (sum - 1)));
+    floats lines[] = {log_sum - r->own, pick(r->rest == 0, all(-INFINITY), logarithm(r->rest)),
+                      r->squares / (sum * sum), keep(r->hit, all(1))};
+    for (int k = 0; k < 4; k++) {
+        lines[k] = pick(r->live, lines[k], all(k == 3 ? -1 : 0));
+        if (some == LANES) /* then memcpy is no call */
+            memcpy(c->statistics + k * count + row, &lines[k], sizeof lines[k]);
+        else
+            memcpy(c->statistics + k * count + row, &lines[k], some * sizeof(float));
+    }
+}
+
+/* Sums over classes, of exp(x), of x, and of masked ones, which have the logit -inf; for statistics, also of exp(x) but
+ * for the largest, which have the x 0, and of the square of exp(x). */
 typedef struct {
-    floats power, spread, masked;
+    floats power, spread, masked, rest, squares;
 } tally;
 
-/* Return exp(x), -0 for a masked class; the sums are over lanes where `in`. */
-INLINE floats take(tally *s, floats x, ints in) {
+/* How many classes have the largest logit, by the sums over too few of them for rounding to be in the way. */
+INLINE floats tops_of(floats power, floats rest) {
+    const float shift = 12582912.0f; /* added to a number, leaves its nearest integer in the last bits */
+    return power - rest + shift - shift;
+}
+
+/* Return exp(x), -0 for a masked class; the sums are over lanes where `in`, those for statistics only if `told`, which
+ * is a constant wherever it stands. */
+INLINE floats take(tally *s, floats x, ints in, int told) {
     ints mask = x == -INFINITY;
     floats power = exponential(x);
     s->power += keep(in, power), s->spread += keep(in & ~mask, x), s->masked += keep(in & mask, all(1));
+    if (told) s->rest += keep(in & (x != 0), power), s->squares += keep(in, power * power);
     return (floats)((ints)power | (mask & INT32_MIN));
 }
 
