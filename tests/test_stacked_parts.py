@@ -80,6 +80,7 @@ def test_what_fits_together(tmp_path):
         ("callbacks=best", "callbacks.best is added"),
         ("~callbacks.temperature_scaling", "callbacks.temperature_scaling is left away"),
         ("callbacks.label_smoothing.target=criterion", "callbacks.label_smoothing.target is set"),
+        ("callbacks.calibration_monitor.train=true", "callbacks.calibration_monitor.train is set"),
         ("logger=wandb", "logger.wandb is added"),
     ],
 )

@@ -1,42 +1,28 @@
 """``CalibrationMonitor(train=True)``: the batches of an epoch, as they were when each was trained on."""
 
+import csv
+import json
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+from cli import QUICK, run_here
 from nets import CLASSES, Data, LogProbNet, Net, Silent, trainer
 from no_sync import NoSync
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+from trained import Recorder, judged
 
 import ls_lightning as ls
 from ls_lightning.losses import SmoothedCrossEntropy
 
 EXACT = {"rel": 1e-6, "abs": 1e-6}  # torchmetrics adds up in float32
-
-
-class Recorder(Net):
-    """Keeps what it was trained on, epoch by epoch."""
-
-    def on_train_epoch_start(self):
-        self.batches = []
-        self.epochs = [*getattr(self, "epochs", []), self.batches]
-
-    def keep(self, logits, y):
-        self.batches.append((logits.detach().clone().double(), y.clone()))
-
-    def loss(self, batch):
-        x, y = batch
-        logits = self(x)
-        if self.trainer.training:
-            self.keep(logits, y)
-        return self.criterion(logits, y)
-
-    def training_step(self, batch, batch_idx):
-        return self.loss(batch)
 
 
 class LogProbs(Recorder, LogProbNet):
@@ -51,21 +37,6 @@ class Mixed(ls.LabelSmoothingMixin, Recorder):
         if self.trainer.training:
             self.keep(logits, batch[1])
         return self.smoothing_loss(logits, batch[1])
-
-
-def judged(batches):
-    """By torch and torchmetrics."""
-    logits, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    p = logits.softmax(1)
-    return {
-        "acc": multiclass_accuracy(p, y, p.shape[1], average="micro").item(),
-        "nll": F.cross_entropy(logits, y).item(),
-        "brier": (p - F.one_hot(y, p.shape[1])).square().sum(1).mean().item(),
-        "ece": multiclass_calibration_error(p, y, p.shape[1], n_bins=15).item(),
-        "mce": multiclass_calibration_error(p, y, p.shape[1], n_bins=15, norm="max").item(),
-        "gap": (p.amax(1) - (p.argmax(1) == y).double()).mean().item(),
-        "n": len(y),
-    }
 
 
 def agrees(monitor, batches, tolerance=EXACT):
@@ -396,3 +367,47 @@ def test_after_an_exception(tmp_path):
     net.breaks = False
     fit(tmp_path, net, monitor=monitor)
     agrees(monitor, net.batches)
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_ranks(tmp_path):
+    script = Path(__file__).parent / "trained.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    batches = [
+        (torch.tensor(logits, dtype=torch.float64), torch.tensor(y))
+        for rank in ranks
+        for logits, y in zip(rank["logits"], rank["y"], strict=True)
+    ]
+    wanted = judged(batches)
+    assert wanted["n"] == 26
+    for rank in ranks:
+        assert rank["results"] == ranks[0]["results"]
+        assert rank["logged"]["train/ece"] == pytest.approx(wanted["ece"], abs=1e-6)
+        assert {key: rank["results"]["train"][key] for key in wanted} == pytest.approx(wanted, **EXACT)
+        assert rank["results"]["val"]["n"] == 25
+
+
+def test_in_a_job(tmp_path, monkeypatch):
+    overrides = ["callbacks.calibration_monitor.train=true", *QUICK, "eps=0.1", "hydra.run.dir=job"]
+    assert run_here(monkeypatch, tmp_path, *overrides) == 0
+    found = json.loads((tmp_path / "job" / "result.json").read_text())["metrics"]["train"]
+    with (tmp_path / "job" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    nll = [float(row["train/nll"]) for row in rows if row["train/nll"]]
+    assert len(nll) == 2
+    assert nll[1] == pytest.approx(found["nll"], abs=1e-6)
+    assert found["n"] == 899
+    # Of each mini-batch, as without it; so the epoch's is the mean of them, whose last one is smaller.
+    acc = torch.tensor([float(row["train/acc"]) for row in rows if row["train/acc"]]).view(2, -1)
+    sizes = torch.tensor([64.0] * 14 + [3])
+    assert acc.shape == (2, 15)
+    assert found["acc"] == pytest.approx(((acc[1] * sizes).sum() / 899).item(), abs=1e-6)
