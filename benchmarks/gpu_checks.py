@@ -23,6 +23,7 @@ def checks(device: torch.device) -> dict[str, str]:
     named: dict[str, Callable[[torch.device], str]] = {
         "float16 with a gradient scaler": scaled_half_precision,
         "a step of loss and metrics without a wait for the device": nobody_waits,
+        "statistics of rows, and metrics by them": statistics,
         "a schedule of eps": eps_schedule,
         "NCCL on one GPU": collective_start,
     }
@@ -69,6 +70,31 @@ def nobody_waits(device: torch.device) -> str:
         for _ in range(3):
             step()
     return "so it is" if device.type == "cuda" else "not seen without a GPU"
+
+
+def statistics(device: torch.device) -> str:
+    """Left by the kernel and by torch's operations, against those of a CPU; nobody waits for the device."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(4096, 1000) * 5, torch.randint(1000, (4096,))
+    wanted, found = torch.empty(4, 4096), torch.empty(4, 4096, device=device)
+    smoothed_cross_entropy(logits, target, statistics=wanted)
+    metric, expected = (CalibrationError().to(place) for place in (device, torch.device("cpu")))
+    expected.update(logits, target)
+    logits, target = logits.to(device), target.to(device)
+    for way in ("1", "0"):
+        os.environ["LS_LIGHTNING_TRITON"] = way
+        try:
+            smoothed_cross_entropy(logits, target, statistics=found)  # builds what is built once
+            metric.update_statistics(found)
+            metric.reset()
+            with syncs_are_errors(device):
+                smoothed_cross_entropy(logits, target, statistics=found.fill_(7))
+                metric.update_statistics(found)
+        finally:
+            os.environ["LS_LIGHTNING_TRITON"] = "1"
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(metric.compute().cpu(), expected.compute(), rtol=0, atol=1e-6)
+    return "as those of the CPU, to float32's rounding"
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Launch:
         return compile(source, target=self.target, options=options.__dict__).asm["ptx"]
 
 
-def launched(shape, eps=0.1, dtype=torch.float32, layout="rows", add=True, **target):
+def launched(shape, eps=0.1, dtype=torch.float32, layout="rows", add=True, statistics=None, **target):
     """What is built for logits `(rows, K)` or `(pixels, K)` of one image."""
     launch = Launch()
     rows, num_classes = shape
@@ -100,7 +100,8 @@ def launched(shape, eps=0.1, dtype=torch.float32, layout="rows", add=True, **tar
         num_classes=num_classes,
     )._replace(**target)
     with mock.patch.object(triton_rows._kernels(), "rows_kernel", launch):
-        triton_rows.smoothed_rows(logits, smoothed, torch.float32, torch.rand(place), torch.empty_like(logits), add)
+        rest = torch.float32, torch.rand(place), torch.empty_like(logits), add, statistics
+        triton_rows.smoothed_rows(logits, smoothed, *rest)
     return launch
 
 
@@ -145,6 +146,11 @@ def test_every_option_can_be_built(tmp_path):
     options = {"prior": share, "weight": share, "own_weight": row, "others": True, "divergence": True}
     with mock.patch.dict(os.environ, TRITON_CACHE_DIR=str(tmp_path)):
         assert "st.global" in launched((64, 50257), torch.rand(64), dtype=torch.float16, **options).ptx()
+        for num_classes in (10, 50257):
+            without = launched((64, num_classes)).ptx()
+            assert without.count("st.global") < launched((64, num_classes), statistics=torch.rand(4, 64)).ptx().count(
+                "st.global"
+            )
 
 
 @pytest.mark.parametrize("wanted", ["1", "0", None])

@@ -248,15 +248,31 @@ def test_statistics_of_rows():
     logits[2] = -math.inf
     target[2] = 0
     valid = torch.arange(6) < 5
-    found, gradient = torch.full((3, 6, 1, 1), 7).double(), torch.empty(6, K, 1)
+    logits[3, 1:], target[3] = -math.inf, 0  # none is left besides
+    logits[4, 2] = 800  # nor as many as float64 has room for
+    found, gradient = torch.full((4, 6), 7.0), torch.empty(6, K, 1)
     smoothed = plain(target.view(6, 1, 1))._replace(valid=valid.view(6, 1, 1))
     triton_rows.smoothed_rows(logits.unsqueeze(2), smoothed, torch.float64, 1.0, gradient, True, found)
     row = read_logits(logits, target)
-    expected = torch.stack([row.nll, row.top.log(), row.correct.double()]).masked_fill(~valid, 0)
-    expected[:, 2] = torch.tensor([math.nan, math.nan, 0])
-    assert 0 < expected[2].sum() < 5
-    assert_close(found.view(3, 6), expected, equal_nan=True, **EXACT)
+    expected = torch.stack([row.nll, row.log_odds, row.squares, row.correct.double()]).float()
+    expected[:, 5] = torch.tensor([0, 0, 0, -1])
+    assert found[0, 2].isnan()
+    read = torch.tensor([0, 1, 3, 5])
+    assert_close(found[:, read], expected[:, read], rtol=3e-7, atol=0)
+    assert found[:3, 4].tolist() == pytest.approx([float(row.nll[4]), -math.inf, 1])
     assert (gradient[5] == 0).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("way")
+def test_statistics_of_layouts(passes, layout, dtype):
+    logits, target = draw(LAYOUTS[layout])
+    logits, found = (logits * 3).to(dtype), torch.full((4, target.numel()), 7.0)
+    smoothed_cross_entropy(logits.requires_grad_() * 1, target, torch.tensor(0.1), statistics=found).backward()
+    assert passes
+    row = read_logits(logits.detach().movedim(1, -1).flatten(0, -2), target.flatten())
+    assert_close(found.double(), torch.stack([row.nll, row.log_odds, row.squares, row.correct]), rtol=1e-6, atol=1e-6)
 
 
 def test_a_factor_of_1_leaves_the_gradient_alone():
@@ -280,7 +296,8 @@ def test_a_factor_of_1_leaves_the_gradient_alone():
 @pytest.mark.parametrize("upstream", [1.0, 0.25])
 def test_nobody_waits_for_the_device(upstream):
     logits, target = torch.randn(5, K, requires_grad=True), torch.randint(K, (5,))
+    statistics = torch.empty(4, 5)
     with NoSync():
-        smoothed_cross_entropy(logits * 1, target, torch.tensor(0.1)).mul(upstream).backward()
+        smoothed_cross_entropy(logits * 1, target, torch.tensor(0.1), statistics=statistics).mul(upstream).backward()
     expected = torch.autograd.grad(F.cross_entropy(logits, target, label_smoothing=0.1) * upstream, logits)[0]
     assert_close(logits.grad, expected)

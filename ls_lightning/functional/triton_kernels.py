@@ -78,25 +78,33 @@ def rows_kernel(
     if WHOLE:
         k = tl.arange(0, BLOCK)
         x = _load(start, k, class_stride, num_classes, counts, DTYPE)
-        top, total, mass, shares, spread, first = _look(x, k, num_classes, prior, weight, DTYPE)
+        top, total, mass, shares, spread = _look(x, k, num_classes, prior, weight, DTYPE)
+        if statistics is not None:
+            first, rest, squares = _look_closer(x, k, top, num_classes)
     else:
         top, first = tl.full([ROWS], float("-inf"), DTYPE), tl.zeros([ROWS], tl.int32)
+        rest, squares = tl.zeros([ROWS], DTYPE), tl.zeros([ROWS], DTYPE)
         total, mass = tl.zeros([ROWS], DTYPE), tl.zeros([ROWS], DTYPE)
         shares, spread = tl.zeros([ROWS], DTYPE), tl.zeros([ROWS], DTYPE)
         for begin in range(0, num_classes, BLOCK):
             k = begin + tl.arange(0, BLOCK)
             x = _load(start, k, class_stride, num_classes, counts, DTYPE)
-            more_top, more_total, more_mass, more_shares, more_spread, more_first = _look(
-                x, k, num_classes, prior, weight, DTYPE
-            )
-            first = tl.where(more_top > top, more_first, first)
-            highest = tl.maximum(top, more_top)
+            more_top, more_total, more_mass, more_shares, more_spread = _look(x, k, num_classes, prior, weight, DTYPE)
+            highest, surpassed = tl.maximum(top, more_top), more_top > top
+            if statistics is not None:
+                more_first, more_rest, more_squares = _look_closer(x, k, more_top, num_classes)
+                rest, squares = _down(highest, top, tl.where(surpassed, total, rest), squares)
+                more_rest, more_squares = _down(
+                    highest, more_top, tl.where(surpassed, more_rest, more_total), more_squares
+                )
+                first = tl.where(surpassed, more_first, first)
+                rest, squares = rest + more_rest, squares + more_squares
             total, spread = _below(highest, top, total, shares, spread)
             more_total, more_spread = _below(highest, more_top, more_total, more_shares, more_spread)
             top, total, spread = highest, total + more_total, spread + more_spread
             mass, shares = mass + more_mass, shares + more_shares
     total = tl.where(known & (top != float("-inf")), total, float("nan"))
-    log_total, nll = tl.log(total), tl.log(total) - (own - top)
+    log_total = tl.log(total)
 
     own_part = tl.full([ROWS], 1, DTYPE)
     if weight is not None:
@@ -119,10 +127,13 @@ def rows_kernel(
         tl.store(losses + at, tl.where(counts, loss, 0), mask=there)
     if statistics is not None:
         samples = (tl.num_programs(0) // blocks).to(tl.int64) * rows
-        hit = counts & (total == total) & (first == own_class)
+        whole, hit = 1 + rest, (total == total) & (first == own_class)
+        log_whole = tl.where(whole == 1, rest, tl.log(whole) * (rest / (whole - 1)))
+        nll = tl.where(total == total, log_whole - (own - top), float("nan"))
         tl.store(statistics + at, tl.where(counts, nll, 0), mask=there)
-        tl.store(statistics + samples + at, tl.where(counts, -log_total, 0), mask=there)
-        tl.store(statistics + 2 * samples + at, hit.to(DTYPE), mask=there)
+        tl.store(statistics + samples + at, tl.where(counts, tl.log(rest), 0), mask=there)
+        tl.store(statistics + 2 * samples + at, tl.where(counts, squares / (whole * whole), 0), mask=there)
+        tl.store(statistics + 3 * samples + at, tl.where(counts, hit.to(DTYPE), -1), mask=there)
     if gradient is not None:
         out = gradient + group * out_group_stride + row * out_row_stride
         slope, each, true = everything * factor / total, each * factor, true * factor
@@ -170,14 +181,29 @@ def _store(out, g, k, class_stride, num_classes, there, counts):
 @triton.jit
 def _look(x, k, num_classes, prior, weight, DTYPE: tl.constexpr):
     """Of each row of logits: the largest, called top; the sum of exp(logit - top); the prior of what is not masked;
-    that weighted, the share; the sum of share * (logit - top); the first class of the largest.
+    that weighted, the share; the sum of share * (logit - top).
     """
     top = tl.max(x, 1)
     z = x - tl.where(top == float("-inf"), 0, top)[:, None]
     part, share = _share(x, k, num_classes, prior, weight, DTYPE)
     spread = tl.sum(share * tl.where(x == float("-inf"), 0, z), 1)
+    return top, tl.sum(tl.exp(z), 1), tl.sum(part, 1), tl.sum(share, 1), spread
+
+
+@triton.jit
+def _look_closer(x, k, top, num_classes):
+    """The first class of the largest logit; the sum of exp(logit - top) over all others; that of the squares of all."""
     first = tl.min(tl.where(x == top[:, None], k[None, :], num_classes), 1)
-    return top, tl.sum(tl.exp(z), 1), tl.sum(part, 1), tl.sum(share, 1), spread, first
+    power = tl.exp(x - tl.where(top == float("-inf"), 0, top)[:, None])
+    rest = tl.where(k[None, :] == first[:, None], 0, power)
+    return first, tl.sum(rest, 1), tl.sum(power * power, 1)
+
+
+@triton.jit
+def _down(highest, top, rest, squares):
+    """A sum of exp(logit - top), and one of its squares, for a larger top."""
+    times = tl.exp(tl.where(top == float("-inf"), 0, top - highest))
+    return rest * times, squares * times * times
 
 
 @triton.jit

@@ -58,8 +58,8 @@ def smoothed_rows(
         scale: what the gradient of each row is multiplied by, and its part in the sum.
         gradient: of the logits' shape, written to; may be the logits themselves. None: nobody wants it.
         add: whether to return the sum.
-        statistics: `(3, outer, 1, inner)`, written to: the negative log-likelihood of the label, the logarithm of the
-            largest probability, and 1 where the label is the first class that has it; 0 where ignored.
+        statistics: those of `row_statistics`, contiguous, written to; a class index that is out of range has NaN. None
+            where nobody wants them, or the gradient takes the logits' place.
 
     Returns:
         A 0-d tensor, or `(outer, 1, inner)`, not scaled.
