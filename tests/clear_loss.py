@@ -5,7 +5,15 @@ from unittest import mock
 
 import torch
 
-from ls_lightning.functional import fused_ce, fused_express, fused_smoothing, fused_tiny, fused_vmap
+from ls_lightning.functional import (
+    fused_ce,
+    fused_express,
+    fused_quick,
+    fused_smoothing,
+    fused_tiny,
+    fused_vmap,
+    smoothing,
+)
 from ls_lightning.functional.native import loss as native_loss
 
 LAYOUTS = {
@@ -25,7 +33,8 @@ LAYOUTS = {
 @contextmanager
 def clear():
     """Inside, no call goes the fast way."""
-    with mock.patch.object(fused_smoothing, "_is_plain", return_value=False):
+    not_quick = mock.patch.object(smoothing, "quick_loss", return_value=None)
+    with not_quick, mock.patch.object(fused_smoothing, "_is_plain", return_value=False):
         yield
 
 
@@ -44,6 +53,7 @@ def counted():
     with (
         mock.patch.object(fused_ce, "smoothed_rows", spied(fused_ce.smoothed_rows, 5)),
         mock.patch.object(fused_express, "run_loop", spied(fused_express.run_loop, 3)),
+        mock.patch.object(fused_quick, "run_form", spied(fused_quick.run_form, 2)),
         mock.patch.object(fused_tiny, "_compute", spied(fused_tiny._compute, 6)),
         mock.patch.object(fused_vmap, "smoothed_rows", spied(fused_vmap.smoothed_rows, 5)),
     ):
@@ -63,3 +73,4 @@ def value_and_gradient(loss, logits, *args, upstream=None, **options):
 def without_loop(monkeypatch):
     """As on a machine without a compiler."""
     monkeypatch.setattr(native_loss, "loop", lambda: None)
+    monkeypatch.setattr(fused_quick, "_FORMS", {})

@@ -248,6 +248,11 @@ class LabelSmoothing(L.Callback):
         """Calls of the module's loss that were smoothed in the last training step; 0 if they are in compiled code."""
         return self._calls.count
 
+    def stand_at(self, eps: float, steps: int) -> None:
+        """Be as ``steps`` optimizer steps leave it, the last of them with ``eps``: for what trains in its place."""
+        self._count_steps()
+        self.eps, self._steps = eps, steps
+
     def _settings(self) -> dict[str, Any]:
         """What must be equal on all ranks; values, since the repr of a function is another in each process."""
         curve: object = self.schedule

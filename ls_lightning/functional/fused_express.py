@@ -68,6 +68,21 @@ class Express(NamedTuple):
             statistics,
         )
 
+    def gradient(self, logits: Tensor, target: Tensor, known: Tensor | None, upstream: Tensor) -> Tensor:
+        """Return the gradient, `known` for 1 or None, times `upstream`; `known` is not to be used again."""
+        if torch.is_grad_enabled() or not may_read(upstream):
+            return clear_gradient(self.clear, logits, upstream)
+        factor = upstream.item()
+        if known is not None and (factor == 1 or known.dtype == torch.float32):
+            return known if factor == 1 else known.mul_(factor)
+        # A narrow gradient that has a factor was rounded too early, maybe to 0.
+        overwrites = self.consume and 0 not in logits.stride()
+        gradient = logits.detach() if overwrites else torch.empty_like(logits)
+        self.run(logits, target, factor, gradient, None)
+        if overwrites:
+            increment_version(gradient)  # torch does not see what is written in C
+        return gradient
+
 
 def express_loss(
     logits: Tensor,
@@ -120,20 +135,8 @@ class _Express(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        gradient, ctx.gradient = ctx.gradient, None
-        if torch.is_grad_enabled() or not may_read(upstream):
-            return clear_gradient(ctx.express.clear, ctx.saved_tensors[0], upstream), None, None, None
-        factor = upstream.item()
-        if gradient is not None and (factor == 1 or gradient.dtype == torch.float32):
-            return gradient if factor == 1 else gradient.mul_(factor), None, None, None
-        # A narrow gradient that has a factor was rounded too early, maybe to 0.
-        logits, target = ctx.saved_tensors
-        overwrites = ctx.express.consume and 0 not in logits.stride()
-        gradient = logits.detach() if overwrites else torch.empty_like(logits)
-        ctx.express.run(logits, target, factor, gradient, None)
-        if overwrites:
-            increment_version(gradient)  # torch does not see what is written in C
-        return gradient, None, None, None
+        (logits, target), known, ctx.gradient = ctx.saved_tensors, ctx.gradient, None
+        return ctx.express.gradient(logits, target, known, upstream), None, None, None
 
 
 _apply = super(torch.autograd.Function, _Express).apply

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ls_lightning.functional.binary import smoothed_binary_cross_entropy_with_logits
 from ls_lightning.functional.class_loss import Terms, class_loss
+from ls_lightning.functional.fused_quick import quick_loss
 from ls_lightning.functional.fused_smoothing import Smoothing, smoothing_loss
 from ls_lightning.functional.options import Input, Reduction, Spread, WeightMode, check_options
 from ls_lightning.functional.targets import read_target
@@ -142,6 +143,11 @@ def smoothed_cross_entropy(
 
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
+    if weight is None and input == "logits" and not consume_logits:
+        options = weight_mode, ignore_index, reduction, spread, statistics
+        loss = quick_loss(_cross_entropy, False, logits, target, eps, *options)
+        if loss is not None:
+            return loss
     return smoothing_loss(
         Smoothing(_cross_entropy, consume=consume_logits),
         logits,
@@ -208,6 +214,11 @@ def smoothed_kl_div(
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, as in the Annotated Transformer.
     """
+    if weight is None and input == "logits" and not consume_logits:
+        options = weight_mode, ignore_index, reduction, spread, statistics
+        loss = quick_loss(_kl_div, True, logits, target, eps, *options)
+        if loss is not None:
+            return loss
     return smoothing_loss(
         Smoothing(_kl_div, divergence=True, consume=consume_logits),
         logits,

@@ -43,4 +43,4 @@ class StackedSchedules:
     def hand_back(self, steps: int) -> None:
         """Leave the callbacks as ``steps`` optimizer steps leave them, for their checkpoints and results."""
         for callback, eps in zip(self._callbacks, self.eps, strict=True):
-            callback.eps, callback._steps = eps, steps
+            callback.stand_at(eps, steps)

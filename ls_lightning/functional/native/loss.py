@@ -14,9 +14,11 @@ NO_INDEX = -(2**63)
 """An `ignore_index` that leaves out nothing."""
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_CALL = Struct("@9P9q6q2d")
-"""What C calls so: nine addresses, sizes and steps, options, and the numbers that are one for all rows."""
+_ADDRESSES, _FORM, _NUMBERS = Struct("@9P"), Struct("@9q6q"), Struct("@2d")
+"""What C calls so, one after the other: sizes, steps and options in the middle, and what is one for all rows."""
 _FEW = 2**17  # so many numbers take less time than to start a thread for others
+FEW = 2 * _FEW
+"""Fewer numbers than these have one thread."""
 
 
 @cache
@@ -80,34 +82,64 @@ def run_loop(
         raise RuntimeError("loss.c was not built here; look at can_read first.")
     label, valid = label.contiguous(), None if valid is None else valid.contiguous()
     (one_eps, each_eps), (one_scale, each_scale) = _numbers(eps), _numbers(scale)
-    failed = run(
-        _CALL.pack(
-            logits.data_ptr(),
-            _address(gradient),
-            _address(losses),
-            _address(total),
-            _address(statistics),
-            label.data_ptr(),
-            _address(valid),
-            _address(each_eps),
-            _address(each_scale),
-            *sizes,
-            *steps,
-            *(steps if gradient_steps is None else gradient_steps),
-            _DTYPES[logits.dtype],
-            ignore_index,
-            others,
-            divergence,
-            mean,
-            1 if size < 2 * _FEW else min(torch.get_num_threads(), size // _FEW),
-            one_eps,
-            one_scale,
-        )
+    form = _FORM.pack(
+        *sizes,
+        *steps,
+        *(steps if gradient_steps is None else gradient_steps),
+        _DTYPES[logits.dtype],
+        ignore_index,
+        others,
+        divergence,
+        mean,
+        1 if size < FEW else min(torch.get_num_threads(), size // _FEW),
     )
-    if failed == 1:
-        raise RuntimeError("a class index is out of range")
+    addresses = _ADDRESSES.pack(
+        logits.data_ptr(),
+        _address(gradient),
+        _address(losses),
+        _address(total),
+        _address(statistics),
+        label.data_ptr(),
+        _address(valid),
+        _address(each_eps),
+        _address(each_scale),
+    )
+    failed = run(addresses + form + _NUMBERS.pack(one_eps, one_scale))
     if failed:
-        raise MemoryError(f"no memory for the loss of logits {tuple(logits.shape)}.")
+        _explain(failed, logits)
+
+
+def as_form(
+    sizes: Sequence[int],
+    steps: Sequence[int],
+    dtype: torch.dtype,
+    ignore_index: int,
+    others: bool,
+    divergence: bool,
+    mean: bool,
+) -> bytes:
+    """What calls with fewer than [`FEW`] logits have in common, for [`run_form`]; arguments as of [`run_loop`]."""
+    return _FORM.pack(*sizes, *steps, *steps, _DTYPES[dtype], ignore_index, others, divergence, mean, 1)
+
+
+def run_form(
+    form: bytes,
+    logits: Tensor,
+    gradient: Tensor,
+    total: Tensor,
+    statistics: Tensor | None,
+    label: Tensor,
+    eps: float,
+    scale: float,
+) -> None:
+    """Do what [`run_loop`] does where nothing but this differs from call to call; `label` is contiguous."""
+    run, rows = loop(), 0 if statistics is None else statistics.data_ptr()
+    if run is None:
+        raise RuntimeError("loss.c was not built here; look at can_read first.")
+    addresses = logits.data_ptr(), gradient.data_ptr(), 0, total.data_ptr(), rows, label.data_ptr(), 0, 0, 0
+    failed = run(_ADDRESSES.pack(*addresses) + form + _NUMBERS.pack(eps, scale))
+    if failed:
+        _explain(failed, logits)
 
 
 def _numbers(values: float | Tensor) -> tuple[float, Tensor | None]:
@@ -118,3 +150,9 @@ def _numbers(values: float | Tensor) -> tuple[float, Tensor | None]:
 
 def _address(values: Tensor | None) -> int:
     return 0 if values is None else values.data_ptr()
+
+
+def _explain(failed: int, logits: Tensor) -> None:
+    if failed == 1:
+        raise RuntimeError("a class index is out of range")
+    raise MemoryError(f"no memory for the loss of logits {tuple(logits.shape)}.")
