@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.callbacks.train_loss import TrainLoss
@@ -98,6 +99,17 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, hook, at):
     assert resumed.targets == unbroken.targets[len(unbroken.targets) - len(resumed.targets) :]
     torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
     assert resumed.history.path.read_text() == unbroken.history.path.read_text()
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_before_optimizer_step"])
+def test_what_an_unfinished_epoch_has_measured_goes_on(tmp_path, hook):
+    whole = fit(tmp_path / "whole", CalibrationMonitor(train=True))
+    with pytest.raises(RuntimeError, match="a rank died"):
+        fit(tmp_path, CalibrationMonitor(train=True), Break(hook, BATCHES + 4))
+    resumed = fit(tmp_path, CalibrationMonitor(train=True), ckpt_path=tmp_path / "last.ckpt")
+    rows = whole.history.path.read_text()
+    assert "train/nll" in rows
+    assert resumed.history.path.read_text() == rows
 
 
 def test_an_epoch_cut_short_is_over(tmp_path):

@@ -13,6 +13,7 @@ from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
 from ls_lightning.callbacks.only_call import Step
 from ls_lightning.callbacks.stage_metrics import Build, Measured, StageMetrics, by_loader, log_values
 from ls_lightning.callbacks.step_outputs import Read, Stage, StepOutputs
+from ls_lightning.callbacks.train_metrics import TrainMetrics
 from ls_lightning.callbacks.train_outputs import TrainOutputs
 from ls_lightning.functional.measures import ReliabilityBins
 from ls_lightning.metrics import default_metrics
@@ -43,9 +44,10 @@ class CalibrationMonitor(L.Callback):
             changed. So ``train/nll`` is not smoothed, and runs of different eps can be compared.
 
     In training every batch counts once, also one that an optimizer runs several times, and all ranks' batches as they
-    were trained on; one whose step returned None does not count. If a fit is resumed amid an epoch, its steps from
-    there on do. ``read`` gets what Lightning hands on of a training step: a dict with ``"loss"``. Targets that are
-    mixtures of classes (mixup) have no label: an error in the first step, left out with a warning later.
+    were trained on; one whose step returned None does not count. A checkpoint keeps the sums of an unfinished epoch
+    (not those of other packages' metrics; of several ranks none after an exception). ``read`` gets what Lightning
+    hands on of a training step: a dict with ``"loss"``. Targets that are mixtures of classes (mixup) have no label: an
+    error in the first step, left out with a warning later.
 
     A key that the module logs in its steps, e.g. ``val/acc``, is left to the module; ours is in ``results`` all the
     same. (Logged in its ``on_validation_epoch_end``, which runs after ours, it would be there twice: Lightning's
@@ -79,8 +81,9 @@ class CalibrationMonitor(L.Callback):
         self.step_outputs = StepOutputs("CalibrationMonitor", target, read, strict)
         self.results: dict[str, dict[str, float]] = {}
         self.measured: dict[str, Measured] = {}
-        self._train_outputs = TrainOutputs("CalibrationMonitor", target, read, strict) if train else None
-        self._stage_metrics, self._train_metrics = StageMetrics(self.build, 0), StageMetrics(self.build, 0)
+        outputs = TrainOutputs("CalibrationMonitor", target, read, strict)
+        self._training = TrainMetrics(outputs, self.build) if train else None
+        self._stage_metrics = StageMetrics(self.build, 0)
         self.build(task="multiclass", num_classes=2)  # a wrong option is an error now
 
     def build(self, **kwargs: Any) -> MetricCollection:
@@ -104,35 +107,30 @@ class CalibrationMonitor(L.Callback):
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self in trainer.callbacks:  # type: ignore[attr-defined]  # else another one calls its hooks
-            idle = [] if self._train_outputs else [CalibrationMonitor.on_train_batch_end]
+            idle = [] if self._training else [CalibrationMonitor.on_train_batch_end]
             skip_idle_hooks([self], *idle)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._train_outputs is not None:
-            self._train_outputs.open(trainer, pl_module)
-            self._train_metrics.reset(1)
+        if self._training is not None:
+            self._training.open(trainer, pl_module)
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._train_outputs is None:
-            return
-        found = self._train_outputs.of_batch(pl_module, batch, outputs)
-        if found is not None:
-            self._train_metrics.update(0, found)
+        if self._training is not None:
+            self._training.add(pl_module, batch, outputs)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._train_outputs is not None:
-            self._train_outputs.end_epoch()
-            self._compute(trainer, pl_module, "train", self._train_metrics, self._train_outputs.given_up)
+        if self._training is not None:
+            self._show(trainer, pl_module, "train", self._training.measure(trainer, pl_module))
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._train_outputs is not None:
-            self._train_outputs.close()
+        if self._training is not None:
+            self._training.close()
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -170,11 +168,11 @@ class CalibrationMonitor(L.Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._compute(trainer, pl_module, "val", self._stage_metrics, self.step_outputs.given_up)
+        self._compute(trainer, pl_module, "val")
 
     @override
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._compute(trainer, pl_module, "test", self._stage_metrics, self.step_outputs.given_up)
+        self._compute(trainer, pl_module, "test")
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -186,30 +184,39 @@ class CalibrationMonitor(L.Callback):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._forget()
+        self._forget(failed=True)
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._forget()
 
+    @override
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._training is not None:
+            self._training.save(trainer, pl_module, checkpoint)
+
+    @override
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._training is not None:
+            self._training.load(checkpoint)
+
     def _open(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
         self.step_outputs.open(trainer, pl_module, stage)
         self._stage_metrics.reset(self.step_outputs.num_loaders)
 
-    def _forget(self) -> None:
+    def _forget(self, failed: bool = False) -> None:
         self.step_outputs.forget()
-        if self._train_outputs is not None:
-            self._train_outputs.close()
-        self._stage_metrics, self._train_metrics = StageMetrics(self.build, 0), StageMetrics(self.build, 0)
+        if self._training is not None:
+            self._training.close(failed)
+        self._stage_metrics = StageMetrics(self.build, 0)
 
-    def _compute(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Step, metrics: StageMetrics, given_up: bool
-    ) -> None:
-        if trainer.sanity_checking or given_up:
-            metrics.reset(0)
-            return
-        found = by_loader(stage, metrics.measure(trainer, pl_module.device))
-        metrics.reset(1 if stage == "train" else 0)
+    def _compute(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Stage) -> None:
+        if not (trainer.sanity_checking or self.step_outputs.given_up):
+            found = by_loader(stage, self._stage_metrics.measure(trainer, pl_module.device))
+            self._show(trainer, pl_module, stage, found)
+        self._stage_metrics.reset(0)
+
+    def _show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Step, found: dict[str, Measured]) -> None:
         self.measured.update(found)
         self.results.update({key: one.values for key, one in found.items()})
         log_values(trainer, pl_module, stage, {key: self.results[key] for key in found})

@@ -79,23 +79,36 @@ class StageMetrics:
         """Add a batch of dataloader ``index``."""
         add = self._adders[index]
         if add is None:
-            add = self._adders[index] = self._begin(index, outputs)
+            options = {"num_classes": outputs.num_classes, **outputs.options}
+            add = self._adders[index] = self._begin(index, options, outputs.logits.device)
         add(outputs.logits, outputs.target)
 
     def measure(self, trainer: L.Trainer, device: torch.device) -> list[Measured]:
         """Compute everything; every rank has to call it."""
-        for buffer in self._buffers:
-            buffer.flush()
         members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
-        states = [_states(metrics.values()) for metrics in members]
-        totals = iter(_add_up([metric.sums for found in states for metric in found.values()], trainer, device))
-        summed = [{name: (metric, next(totals)) for name, metric in found.items()} for found in states]
+        summed = self._totals(members, trainer, device)
         return [_read(metrics, found) for metrics, found in zip(members, summed, strict=True)]
 
-    def _begin(self, index: int, outputs: Outputs) -> Add:
+    def state(self, index: int, trainer: L.Trainer, device: torch.device) -> dict[str, Any] | None:
+        """The sums so far with dataloader ``index``, over all ranks; every rank has to call it. None without any."""
+        options = self._options[index]
+        if options is None and trainer.world_size == 1:
+            return None
+        members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
+        sums = {name: total.cpu() for name, (_, total) in self._totals(members, trainer, device)[index].items()}
+        return None if options is None else {"options": options, "sums": sums}
+
+    def resume(self, index: int, options: dict[str, Any], sums: dict[str, Tensor], device: torch.device) -> None:
+        """Go on from such a state; metrics that are no sums begin anew."""
+        self._adders[index] = self._begin(index, options, device)
+        found = self._collections[index]
+        for name, metric in _states(found.values(copy_state=False) if found else ()).items():
+            if name in sums:
+                metric.sums.copy_(sums[name])
+
+    def _begin(self, index: int, options: dict[str, Any], device: torch.device) -> Add:
         """What adds a batch from now on."""
-        options = self._options[index] = {"num_classes": outputs.num_classes, **outputs.options}
-        device = outputs.logits.device
+        self._options[index] = options
         self._kinds[index] = _kind(options, device)
         found = self._collections[index] = self._start(options, device)
         add = adder(found)
@@ -103,6 +116,16 @@ class StageMetrics:
             return add  # to others the size of a batch may matter
         self._buffers.append(BatchBuffer(add))
         return self._buffers[-1].add
+
+    def _totals(
+        self, members: list[dict[str, Metric]], trainer: L.Trainer, device: torch.device
+    ) -> list[dict[str, tuple[SumMetric, Tensor]]]:
+        """Of each distinct state a metric that reads it, and the sums over all ranks."""
+        for buffer in self._buffers:
+            buffer.flush()
+        states = [_states(metrics.values()) for metrics in members]
+        totals = iter(_add_up([metric.sums for found in states for metric in found.values()], trainer, device))
+        return [{name: (metric, next(totals)) for name, metric in found.items()} for found in states]
 
     def _start(self, options: dict[str, Any], device: torch.device) -> MetricCollection:
         idle = self._idle.get(_kind(options, device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning as L
@@ -105,7 +106,7 @@ class TrainOutputs:
             "read=lambda module, batch, outputs: (logits, labels))."
         )
 
-    def _enter(self) -> Tap:
+    def _enter(self) -> AbstractContextManager[Any]:
         self._listens, self._has_run = not self._has_run, True
         assert self._tap is not None
         return self._tap.step()
