@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from ls_lightning.functional import smoothed_cross_entropy, smoothed_kl_div
 from ls_lightning.functional.native import loss as native_loss
+from ls_lightning.metrics import SumMetric, default_metrics
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from peak_bytes import peak_bytes
@@ -36,6 +37,8 @@ EPS, SECONDS = 0.1, 2.0
 TORCH, OURS = "`F.cross_entropy`", "`smoothed_cross_entropy`"
 COMPILED, UPCAST, CONSUMING = "torch, compiled", "`F.cross_entropy` of float32", "the same, `consume_logits=True`"
 WITHOUT_C = "the same, `LS_LIGHTNING_NATIVE=0`"
+MEASURED = ["128x10", "256x1000", "4096x1000", "2048x32000"]
+BY_STATISTICS, BY_LOGITS = "with `statistics=`, and `update_statistics` of them", "and `update(logits, target)`"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Rows = dict[str, dict[str, str]]
@@ -144,6 +147,31 @@ def compare(rows: Rows, shape: str, dtype: torch.dtype, base: str, losses: dict[
         rows.setdefault(name, {})[shape] = f"{ratio:.2f}" + (f" ({took * 1e3:.3g} ms)" if name == base else "")
 
 
+def leader() -> SumMetric:
+    """The member of the default metrics whose states all others read."""
+    return dict(default_metrics().items(copy_state=False))["acc"]
+
+
+def measured(rows: Rows, shape: str) -> None:
+    """The loss with the default metrics of the same logits: by the statistics that it leaves, or by a second pass."""
+    logits, target = draw(shape, torch.float32)
+    left, again, found = leader(), leader(), torch.empty(4, target.numel())
+    alone = partial(smoothed_cross_entropy, eps=EPS)
+
+    def by_statistics() -> None:
+        step(partial(alone, statistics=found), logits, target, False)
+        left.update_statistics(found)
+
+    def by_logits() -> None:
+        step(alone, logits, target, False)
+        again.update(logits, target)
+
+    runs = {OURS: partial(step, alone, logits, target, False), BY_STATISTICS: by_statistics, BY_LOGITS: by_logits}
+    took, ratios = turns(runs, OURS)
+    for name, ratio in ratios.items():
+        rows.setdefault(name, {})[shape] = f"{ratio:.2f}" + (f" ({took * 1e3:.3g} ms)" if name == OURS else "")
+
+
 def memory(rows: Rows, shape: str, losses: dict[str, Loss]) -> None:
     logits, target = draw(shape, torch.float32)
     for name, loss in losses.items():
@@ -176,13 +204,16 @@ def keep_memory() -> None:
 
 def main(shapes: list[str]) -> None:
     torch.set_num_threads(1)
-    losses, full, narrow, bytes_, kept = ways(), Rows(), Rows(), Rows(), Rows()
+    losses, full, narrow, bytes_, kept, metrics = ways(), Rows(), Rows(), Rows(), Rows(), Rows()
     few = {name: losses[name] for name in (TORCH, OURS, CONSUMING, WITHOUT_C) if name in losses}
     for shape in shapes:
         compare(full, shape, torch.float32, TORCH, losses)
         compare(narrow, shape, torch.bfloat16, UPCAST, {UPCAST: upcast, **few})
         memory(bytes_, shape, {name: loss for name, loss in losses.items() if name != COMPILED})
         print(shape, {name: row[shape] for name, row in full.items()}, file=sys.stderr, flush=True)
+    both = [shape for shape in shapes if shape in MEASURED]
+    for shape in both:
+        measured(metrics, shape)
     exact = {shape: errors(shape, {TORCH: torchs, OURS: losses[OURS]}) for shape in shapes if shape.endswith("x32000")}
     keep_memory()
     large = [shape for shape in shapes if math.prod(map(int, shape.split("x"))) >= 2**22]
@@ -202,6 +233,8 @@ The loop in C, `functional/native/loss.c`, was {built}.
 {table("float32, the C library keeps freed memory (`mallopt`)", kept, large)}
 
 {table("memory, in sizes of the logits", bytes_, shapes)}
+
+{table("float32, the default metrics of each batch besides; ratios to the loss alone", metrics, both)}
 
 Largest error of a gradient against float64, by the largest gradient: {"; ".join(exact.values())} (2048x32000).
 """

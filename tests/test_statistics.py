@@ -334,8 +334,20 @@ def test_a_collection_by_its_leader():
     wanted.update(logits, target)
     found._compute_groups_create_state_ref()
     assert_close(found.compute(), wanted.compute(), rtol=1e-6, atol=1e-6)
-    found.reset()
-    assert found["ece"].num_samples == 0
+    with torch.inference_mode():
+        found.reset()
+    assert leader.sums.is_inference()
+    leader.update_statistics(statistics_of(logits, target))  # as training does after validation
+    assert leader.num_samples == 500
+
+
+def test_a_value_that_was_computed_before():
+    logits, target = draw((500, 6))
+    metric = Accuracy()
+    metric.update(logits, target)
+    before = metric.compute()
+    metric.update_statistics(statistics_of(logits, logits.argmax(1)))
+    assert_close(metric.compute(), (before + 1) / 2)
 
 
 @pytest.mark.parametrize("policy", ["raise", "omit"])

@@ -17,7 +17,6 @@ def can_be_read(spec: Spec) -> bool:
     return spec.task == "multiclass" and spec.input == "logits" and not spec.entropy
 
 
-@torch.no_grad()
 def add_statistics(sums: Tensor | None, sketch: Tensor | None, statistics: Tensor, spec: Spec) -> None:
     r"""Add rows that a smoothing loss has left statistics of, in place.
 
@@ -46,8 +45,12 @@ def add_statistics(sums: Tensor | None, sketch: Tensor | None, statistics: Tenso
         tensor([0., 1.], dtype=torch.float64)
     """
     _check(statistics, spec)
-    if measure.add_statistics(statistics, spec, sums, sketch):
-        return
+    if not measure.add_statistics(statistics, spec, sums, sketch):
+        _add_by_operations(sums, sketch, statistics, spec)
+
+
+@torch.inference_mode()  # in which also sums may be written to that were made in it
+def _add_by_operations(sums: Tensor | None, sketch: Tensor | None, statistics: Tensor, spec: Spec) -> None:
     rows = statistics.cpu() if statistics.device.type == "mps" else statistics  # which has no float64
     for some in torch.split(rows, ROWS, dim=1):
         samples = _read(some)

@@ -68,7 +68,7 @@ class SumMetric(Metric):
                 f"{type(self).__name__} reads more than the statistics of a smoothing loss say: those are for bins and "
                 "sketches of the confidence, without entropy, of multiclass logits. Call update(logits, target)."
             )
-        self._computed = None
+        self._computed = None  # as torchmetrics does around `update`
         self._update_count += 1
         add_statistics(places.sums, places.sketch, statistics, places.spec)
 
