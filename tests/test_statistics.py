@@ -162,6 +162,26 @@ def test_a_row_has_the_same_bits_in_any_batch(shape, dtype):
         assert torch.equal(torch.cat([statistics_of(*pair) for pair in pairs], 1), together)
 
 
+@pytest.mark.parametrize("shape", [(50_000, 10), (700, 1000), (2, 21, 120, 120)])
+def test_any_number_of_threads_gives_the_same_bits(shape):
+    logits, target = draw(shape)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found.append(statistics_of(logits, target))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_very_many_classes(scale):
+    logits, target = draw((20, 131_072), scale)
+    target[:10], logits[:10, 7] = 7, torch.arange(0, 60, 6.0)
+    agree(logits, target, 0.1)
+
+
 def test_consumed_logits_are_read_before():
     for shape in ((40, 5), (40, 70)):
         leaf, target = draw(shape)
