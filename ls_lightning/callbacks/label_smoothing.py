@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -98,6 +99,7 @@ class LabelSmoothing(L.Callback):
         self._steps = 0
         self._seen = 0
         self._moves = True
+        self._logs = True
         self._trainer: L.Trainer | None = None
         self._written: float | None = None
         self._logged = -1
@@ -145,10 +147,13 @@ class LabelSmoothing(L.Callback):
         self._seen = trainer.global_step
         self._steps = self._steps or self._seen
         self._trainer = trainer
+        self._logs = bool(trainer.loggers)
         self._moves = not (isinstance(self.schedule, Constant) and pl_module.automatic_optimization)
         self._written = None
         self._logged = -1
         self._first = True
+        if vars(self).get("on_train_batch_end", self) is None:  # of a fit before
+            del self.on_train_batch_end
         if self.feedback is not None:
             self.feedback.begin(trainer, pl_module)
         if self.schedule is None or isinstance(self.schedule, Constant | Feedback):
@@ -174,6 +179,8 @@ class LabelSmoothing(L.Callback):
             self._first = False
             check_first_step(pl_module, self._calls, self._tap, callable(self.target), self.eps)
             self._calls.target = None
+            if self.feedback is None and self in trainer.callbacks:  # type: ignore[attr-defined]
+                skip_idle_hooks([self], LabelSmoothing.on_train_batch_end)
         if self.feedback is not None:
             self.feedback.batch_trained(trainer, pl_module)
 
@@ -266,14 +273,17 @@ class LabelSmoothing(L.Callback):
         self._undo = nothing
         self._tap = None
 
-    def _begin_step(self, trainer: L.Trainer, tap: Tap) -> Tap:
+    def _begin_step(self, trainer: L.Trainer, tap: Tap) -> AbstractContextManager[None]:
         """Write eps; returns what the step is entered with. No hook: to call one takes Lightning longer than this."""
         self._calls.count = 0
         if self.feedback is not None:
             self.eps = self.feedback.write(self._calls.loss)
         elif self._moves or self._written is None:
             self._follow_schedule(trainer)
-        self._log(trainer)
+        if self._moves or self._logs or not self._shown:
+            self._log(trainer)
+        else:  # Lightning forgets it at the end of each run of a loop
+            trainer._logger_connector._callback_metrics.update(self._shown)
         return tap.step()
 
     def _follow_schedule(self, trainer: L.Trainer) -> None:

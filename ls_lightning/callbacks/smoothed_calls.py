@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from ls_lightning.functional.smoothing import smoothed_cross_entropy, smoothed_kl_div
 from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
@@ -52,7 +52,7 @@ class SmoothedCalls:
         if call.function in self._others:
             self.skipped = call.function
             return None
-        compiling = is_compiling()
+        compiling = is_dynamo_compiling()
         if not compiling and is_checkpointed():
             raise RuntimeError(
                 f"{call.function} is called inside of activation checkpointing, which computes it a second time in the "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.plugins import Precision
 
 Step = Literal["train", "val", "test"]
 Context = Callable[[], AbstractContextManager[None]]
@@ -45,11 +46,14 @@ class _Entry:
         self._name = name
         self._own = vars(plugin).get(name)
         self._inner: Context = getattr(plugin, name)
+        self._is_idle = self._own is None and _is_idle(plugin, name)
         self.contexts: list[Context] = []
 
     def __call__(self) -> AbstractContextManager[None]:
         contexts = self.contexts
-        return _Within(self._inner(), contexts[0]()) if len(contexts) == 1 else self._enter_all()
+        if len(contexts) != 1:
+            return self._enter_all()
+        return contexts[0]() if self._is_idle else _Within(self._inner(), contexts[0]())
 
     @contextmanager
     def _enter_all(self) -> Iterator[None]:
@@ -65,6 +69,13 @@ class _Entry:
         delattr(self._plugin, self._name)
         if self._own is not None:
             setattr(self._plugin, self._name, self._own)
+
+
+def _is_idle(plugin: Any, name: str) -> bool:
+    """Whether the method enters nothing but ``forward_context()``, and that is none: by generators that take long."""
+    own, usual = getattr(type(plugin), name, None), getattr(Precision, name, None)
+    names = getattr(getattr(usual, "__wrapped__", None), "__code__", nothing.__code__).co_names
+    return own is usual and names == ("forward_context",) and type(plugin.forward_context()) is nullcontext
 
 
 class _Within:

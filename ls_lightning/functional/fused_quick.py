@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from ls_lightning.functional.class_loss import Terms, class_loss
 from ls_lightning.functional.fused_express import Express
@@ -77,7 +77,7 @@ def quick_loss(
     statistics: Tensor | None,
 ) -> Tensor | None:
     """Return the loss; None where another way has to be taken, or has to say what does not fit."""
-    if type(logits) is not Tensor or type(target) is not Tensor or is_compiling():
+    if type(logits) is not Tensor or type(target) is not Tensor or is_dynamo_compiling():
         return None
     # Before anything is asked of them that a tensor of a transform would not answer.
     if _len_torch_dispatch_stack() or _are_functorch_transforms_active() or _get_tracing_state() is not None:

@@ -24,12 +24,13 @@ class Named:
         self._own: Any = None
         self._aim()
 
-    def put(self) -> None:
+    def __enter__(self) -> None:
         """See the calls from now on."""
+        self._tap.calls = 0
         self._aim()
         self._namespace[self._key] = self._spy
 
-    def take_back(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """See no more."""
         if self._namespace.get(self._key) is not self._spy:  # the step has assigned something else
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from ls_lightning.tap.call import KINDS, LossCall
 class Listener(Protocol):
     """A :class:`~ls_lightning.tap.Tap`."""
 
+    calls: int
+
     def offer(self, call: LossCall) -> Tensor | None:
         """An answer in place of the loss, or None."""
 
@@ -30,35 +32,13 @@ class Seam:
 
     Attributes:
         taps: those that are.
+        held: namespaces, names there, and what was held there before the first of them.
     """
 
     def __init__(self) -> None:
         self.taps: list[Listener] = []
         self._busy = False
-        self._held: list[tuple[dict[str, Any], str, Any]] = []
-
-    def open(self, tap: Listener, places: Iterable[Place]) -> None:
-        """Let the tap see what is called from now on, and the places hold twins where they still hold functions."""
-        if not self.taps:
-            held = self._held = []
-            for namespace, name, function in GATES:
-                held.append((namespace, name, namespace[name]))
-                namespace[name] = function
-        self.taps = [*self.taps, tap]
-        for namespace, name, function, twin in places:
-            if namespace.get(name) is function:
-                namespace[name] = twin
-
-    def close(self, tap: Listener, places: Iterable[Place]) -> None:
-        """See no more; what the step has assigned stays, and after the last tap the names are torch's own again."""
-        for namespace, name, function, twin in places:
-            if namespace.get(name) is twin:
-                namespace[name] = function
-        self.taps = [other for other in self.taps if other is not tap]
-        if not self.taps:
-            for namespace, name, own in self._held:
-                namespace[name] = own
-            self._held = []
+        self.held: list[tuple[dict[str, Any], str, Any]] = []
 
     def ask(self, taps: Sequence[Listener], call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
         """The answer of one of the taps, or else the module's own loss."""
@@ -81,6 +61,46 @@ class Seam:
 
 
 SEAM = Seam()
+
+
+class Opening:
+    """A context in which a tap sees the calls of torch's losses; it is entered in every step, so it is short.
+
+    Args:
+        tap: sees what is called.
+        places: which hold twins meanwhile, where they still hold functions.
+    """
+
+    def __init__(self, tap: Listener, places: Sequence[Place]) -> None:
+        self._tap = tap
+        self._places = places
+
+    def __enter__(self) -> None:
+        self._tap.calls = 0
+        try:
+            if not SEAM.taps:
+                held = SEAM.held = []
+                for namespace, name, function in GATES:
+                    held.append((namespace, name, namespace[name]))
+                    namespace[name] = function
+            SEAM.taps = [*SEAM.taps, self._tap]
+            for namespace, name, function, twin in self._places:
+                if namespace.get(name) is function:
+                    namespace[name] = twin
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        """What the step has assigned stays, and after the last tap the names are torch's own again."""
+        for namespace, name, function, twin in self._places:
+            if namespace.get(name) is twin:
+                namespace[name] = function
+        SEAM.taps = [other for other in SEAM.taps if other is not self._tap]
+        if not SEAM.taps:
+            for namespace, name, own in SEAM.held:
+                namespace[name] = own
+            SEAM.held = []
 
 
 # Plain tuples, since they are taken apart in every step.

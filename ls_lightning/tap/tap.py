@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
 from ls_lightning.tap.call import Handle, LossCall, Select
 from ls_lightning.tap.named import Named
-from ls_lightning.tap.seam import SEAM, places
+from ls_lightning.tap.seam import Opening, places
 
 
 class Tap:
@@ -43,36 +42,16 @@ class Tap:
         self.calls = 0
         self._select = target if callable(target) else None
         named = isinstance(target, str) and target != "auto"
-        self._named = Named(self, module, str(target)) if named else None
-        self._places = [] if named else places(module)
+        self._context = Named(self, module, str(target)) if named else Opening(self, places(module))
 
-    def step(self) -> Self:
+    def step(self) -> AbstractContextManager[None]:
         """A context that sees the calls made inside; afterwards everything is as it was."""
-        return self
-
-    def __enter__(self) -> None:  # not a generator, which takes longer than what is done here
-        self.calls = 0
-        try:
-            if self._named is not None:
-                self._named.put()
-            else:
-                SEAM.open(self, self._places)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._named is not None:
-            self._named.take_back()
-        else:
-            SEAM.close(self, self._places)
+        return self._context
 
     def offer(self, call: LossCall) -> Tensor | None:
         """The handler's answer to a call."""
         # A count in compiled code recompiles a function that is called several times a step.
-        if self._select is not None or not torch.compiler.is_compiling():
+        if self._select is not None or not is_dynamo_compiling():
             if self.calls:
                 call = call._replace(position=self.calls)
             self.calls += 1
