@@ -25,7 +25,7 @@ from results_page import machine, write_section
 from torch import Tensor
 from torch.nn import functional as F
 
-from ls_lightning.functional import smoothed_cross_entropy, smoothed_kl_div
+from ls_lightning.functional import fused_quick, smoothed_cross_entropy, smoothed_kl_div
 from ls_lightning.functional.native import loss as native_loss
 from ls_lightning.metrics import SumMetric, default_metrics
 
@@ -38,6 +38,7 @@ TORCH, OURS = "`F.cross_entropy`", "`smoothed_cross_entropy`"
 COMPILED, UPCAST, CONSUMING = "torch, compiled", "`F.cross_entropy` of float32", "the same, `consume_logits=True`"
 WITHOUT_C = "the same, `LS_LIGHTNING_NATIVE=0`"
 MEASURED = ["128x10", "256x1000", "4096x1000", "2048x32000"]
+FORMS_WITHOUT_C: dict[object, fused_quick.Form | None] = {}
 BY_STATISTICS, BY_LOGITS = "with `statistics=`, and `update_statistics` of them", "and `update(logits, target)`"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -73,11 +74,12 @@ def upcast(z: Tensor, y: Tensor) -> Tensor:
 
 def without_c(z: Tensor, y: Tensor) -> Tensor:
     """As where no loop in C was built; the gradient is made in the forward pass."""
-    kept, native_loss.loop = native_loss.loop, lambda: None
+    kept = native_loss.loop, fused_quick._FORMS
+    native_loss.loop, fused_quick._FORMS = (lambda: None), FORMS_WITHOUT_C
     try:
         return smoothed_cross_entropy(z, y, eps=EPS)
     finally:
-        native_loss.loop = kept
+        native_loss.loop, fused_quick._FORMS = kept
 
 
 def ways() -> dict[str, Loss]:
