@@ -26,7 +26,7 @@ def test_what_is_called_of_a_callback(tmp_path, callback):
     called = {key.rpartition(".")[2] for key in profiler.recorded_durations if type(callback).__name__ in key}
     own = isinstance(callback, Own)
     assert called & set(EMPTY) == ({"on_after_backward"} if own else set())
-    assert {"setup", "on_train_batch_end", "on_validation_batch_end"} <= called
+    assert {"setup", "on_train_batch_end"} <= called
     assert not own or callback.calls == 24
 
 

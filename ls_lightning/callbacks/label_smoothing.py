@@ -118,7 +118,8 @@ class LabelSmoothing(L.Callback):
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self in trainer.callbacks:  # type: ignore[attr-defined]  # else another one calls its hooks
-            skip_idle_hooks([self])
+            idle = [LabelSmoothing.on_validation_batch_end] if self.feedback is None else []
+            skip_idle_hooks([self], *idle)
         if stage == "fit":  # a second fit starts afresh; a checkpoint is loaded after this
             self._steps = 0
             self._horizon = None

@@ -158,7 +158,7 @@ class _Quick(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, eps: float, form: Form, statistics: Tensor | None) -> Tensor:
         gradient, loss = torch.empty_like(logits), logits.new_empty((), dtype=torch.float32)
         run_form(form.call, logits, gradient, loss, statistics, target, eps, form.scale)
-        ctx.save_for_backward(logits, target)
+        ctx.to_save = logits, target  # what save_for_backward does
         ctx.known = gradient, eps, form
         return loss
 
