@@ -23,6 +23,8 @@ from ls_lightning.metrics import CalibrationMetric, SumMetric
 Build = Callable[..., MetricCollection]
 Add = Callable[[Tensor, Tensor], Any]
 
+_Totals = dict[str, tuple[SumMetric, Tensor]]
+
 _ABSENT = -(2**62)
 _TASKS, _INPUTS = get_args(Task), get_args(Scores)
 
@@ -85,17 +87,14 @@ class StageMetrics:
 
     def measure(self, trainer: L.Trainer, device: torch.device) -> list[Measured]:
         """Compute everything; every rank has to call it."""
-        members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
-        summed = self._totals(members, trainer, device)
-        return [_read(metrics, found) for metrics, found in zip(members, summed, strict=True)]
+        return [_read(metrics, found) for metrics, found in self._totals(trainer, device)]
 
     def state(self, index: int, trainer: L.Trainer, device: torch.device) -> dict[str, Any] | None:
         """The sums so far with dataloader ``index``, over all ranks; every rank has to call it. None without any."""
         options = self._options[index]
         if options is None and trainer.world_size == 1:
             return None
-        members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
-        sums = {name: total.cpu() for name, (_, total) in self._totals(members, trainer, device)[index].items()}
+        sums = {name: total.cpu() for name, (_, total) in self._totals(trainer, device)[index][1].items()}
         return None if options is None else {"options": options, "sums": sums}
 
     def resume(self, index: int, options: dict[str, Any], sums: dict[str, Tensor], device: torch.device) -> None:
@@ -117,15 +116,15 @@ class StageMetrics:
         self._buffers.append(BatchBuffer(add))
         return self._buffers[-1].add
 
-    def _totals(
-        self, members: list[dict[str, Metric]], trainer: L.Trainer, device: torch.device
-    ) -> list[dict[str, tuple[SumMetric, Tensor]]]:
-        """Of each distinct state a metric that reads it, and the sums over all ranks."""
+    def _totals(self, trainer: L.Trainer, device: torch.device) -> list[tuple[dict[str, Metric], _Totals]]:
+        """Of each dataloader the metrics; and of each distinct state one that reads it, and the sums over all ranks."""
         for buffer in self._buffers:
             buffer.flush()
+        members = [dict(found.items(copy_state=False)) for found in self._on_all_ranks(trainer, device)]
         states = [_states(metrics.values()) for metrics in members]
         totals = iter(_add_up([metric.sums for found in states for metric in found.values()], trainer, device))
-        return [{name: (metric, next(totals)) for name, metric in found.items()} for found in states]
+        summed = [{name: (metric, next(totals)) for name, metric in found.items()} for found in states]
+        return list(zip(members, summed, strict=True))
 
     def _start(self, options: dict[str, Any], device: torch.device) -> MetricCollection:
         idle = self._idle.get(_kind(options, device))
