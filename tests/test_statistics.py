@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from no_sync import NoSync
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torchmetrics import MetricCollection
 
 from ls_lightning.functional import prior_smoothing, smoothed_cross_entropy, smoothed_kl_div
 from ls_lightning.functional.from_statistics import add_statistics
@@ -32,6 +33,7 @@ from ls_lightning.metrics import (
     SmoothCalibrationError,
     default_metrics,
     full_metrics,
+    update_statistics,
 )
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -359,6 +361,24 @@ def test_a_collection_by_its_leader():
     assert leader.sums.is_inference()
     leader.update_statistics(statistics_of(logits, target))  # as training does after validation
     assert leader.num_samples == 500
+
+
+@pytest.mark.parametrize(
+    "make", [default_metrics, lambda: MetricCollection({"a": Accuracy(), "c": CalibrationError(), "s": AURC()})]
+)
+def test_a_collection(make):
+    logits, target = draw((500, 6))
+    found, wanted = make(), make()
+    for rows in (slice(0, 100), slice(100, 400)):
+        update_statistics(found, statistics_of(logits[rows], target[rows]))
+        wanted.update(logits[rows], target[rows])
+        assert_close(found.compute(), wanted.compute(), rtol=1e-6, atol=1e-6)
+    found.update(logits[400:], target[400:])
+    wanted.update(logits[400:], target[400:])
+    assert_close(found.compute(), wanted.compute(), rtol=1e-6, atol=1e-6)
+    found.add_metrics({"smooth": SmoothCalibrationError()})
+    with pytest.raises(ValueError, match="'smooth' reads more than the statistics"):
+        update_statistics(found, torch.zeros(4, 2))
 
 
 def test_a_value_that_was_computed_before():

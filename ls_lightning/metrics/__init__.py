@@ -9,7 +9,7 @@ from ls_lightning.metrics.adaptive import AdaptiveCalibrationError
 from ls_lightning.metrics.base import CalibrationMetric, SumMetric
 from ls_lightning.metrics.calibration import CalibrationError, CalibrationGap
 from ls_lightning.metrics.classwise import ClasswiseCalibrationError
-from ls_lightning.metrics.collections import default_metrics, full_metrics
+from ls_lightning.metrics.collections import default_metrics, full_metrics, update_statistics
 from ls_lightning.metrics.overconfidence import (
     OverconfidenceError,
     OverconfidencePart,
@@ -52,4 +52,5 @@ __all__ = [
     "UnderconfidencePart",
     "default_metrics",
     "full_metrics",
+    "update_statistics",
 ]

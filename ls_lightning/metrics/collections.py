@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ls_lightning.functional.outputs import Closed, Confidence, NanPolicy, Scores, Spec, Task
@@ -84,6 +85,39 @@ def full_metrics(
         "uncertainty": BrierComponent("uncertainty", **shared),
     }
     return _in_one_pass(members, spec)
+
+
+def update_statistics(metrics: MetricCollection, statistics: Tensor) -> None:
+    """Add a batch to all members by what a smoothing loss has left of it, in place of `metrics.update(logits, target)`.
+
+    Args:
+        metrics: as :func:`default_metrics` returns them, or others that all have `reads_statistics`.
+        statistics: float32 `(4, S)`, as `smoothed_cross_entropy(..., statistics=)` writes them.
+
+    Raises:
+        ValueError: a member reads more than that, and nothing was added; or statistics of another shape or dtype.
+
+    Example:
+        >>> import torch
+        >>> from ls_lightning.functional import smoothed_cross_entropy
+        >>> metrics, statistics = default_metrics(), torch.empty(4, 2)
+        >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+        >>> loss = smoothed_cross_entropy(logits, target, statistics=statistics)
+        >>> update_statistics(metrics, statistics)
+        >>> metrics.compute()["acc"].item()
+        0.5
+    """
+    members: dict[str, SumMetric] = {}
+    for name, metric in metrics.items(keep_base=True, copy_state=False):
+        if not (isinstance(metric, SumMetric) and metric.reads_statistics):
+            raise ValueError(f"{name!r} reads more than the statistics of a smoothing loss: update(logits, target).")
+        members[name] = metric
+    for group in metrics.compute_groups.values():
+        members[group[0]].update_statistics(statistics)
+    for metric in members.values():  # the rest as MetricCollection.update does it
+        metric._computed = None
+    metrics._state_is_copy = False
+    metrics._compute_groups_create_state_ref()
 
 
 def _default_members(spec: Spec) -> dict[str, SumMetric]:
