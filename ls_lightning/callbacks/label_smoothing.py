@@ -140,7 +140,7 @@ class LabelSmoothing(L.Callback):
         loss_state.restore(self._calls.loss, self._loss_state, trainer.global_rank)
         self._close()
         self._tap = Tap(pl_module, self._calls, self.target)
-        self._undo = enter_with_step(trainer, "train", partial(self._begin_step, trainer, self._tap))
+        self._undo = enter_with_step(trainer, "train", partial(self._begin_step, trainer, self._tap.step()))
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -274,8 +274,8 @@ class LabelSmoothing(L.Callback):
         self._undo = nothing
         self._tap = None
 
-    def _begin_step(self, trainer: L.Trainer, tap: Tap) -> AbstractContextManager[None]:
-        """Write eps; returns what the step is entered with. No hook: to call one takes Lightning longer than this."""
+    def _begin_step(self, trainer: L.Trainer, step: AbstractContextManager[None]) -> AbstractContextManager[None]:
+        """Write eps; returns ``step`` to be entered. No hook: to call one takes Lightning longer than this."""
         self._calls.count = 0
         if self.feedback is not None:
             self.eps = self.feedback.write(self._calls.loss)
@@ -285,7 +285,7 @@ class LabelSmoothing(L.Callback):
             self._log(trainer)
         else:  # Lightning forgets it at the end of each run of a loop
             trainer._logger_connector._callback_metrics.update(self._shown)
-        return tap.step()
+        return step
 
     def _follow_schedule(self, trainer: L.Trainer) -> None:
         self._count_steps()
