@@ -39,7 +39,8 @@ COMPILED, UPCAST, CONSUMING = "torch, compiled", "`F.cross_entropy` of float32",
 WITHOUT_C = "the same, `LS_LIGHTNING_NATIVE=0`"
 MEASURED = ["128x10", "256x1000", "4096x1000", "2048x32000"]
 FORMS_WITHOUT_C: dict[object, fused_quick.Form | None] = {}
-BY_STATISTICS, BY_LOGITS = "with `statistics=`, and `update_statistics` of them", "and `update(logits, target)`"
+LEAVING, BY_STATISTICS = "with `statistics=`", "the same, and `update_statistics` of each batch"
+BY_LOGITS = "the loss, and `update(logits, target)` of each batch"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Rows = dict[str, dict[str, str]]
@@ -168,10 +169,21 @@ def measured(rows: Rows, shape: str) -> None:
         step(alone, logits, target, False)
         again.update(logits, target)
 
-    runs = {OURS: partial(step, alone, logits, target, False), BY_STATISTICS: by_statistics, BY_LOGITS: by_logits}
+    runs: dict[str, Callable[[], object]] = {OURS: partial(step, alone, logits, target, False)}
+    runs[LEAVING] = partial(step, partial(alone, statistics=found), logits, target, False)
+    runs |= {BY_STATISTICS: by_statistics, BY_LOGITS: by_logits}
     took, ratios = turns(runs, OURS)
     for name, ratio in ratios.items():
         rows.setdefault(name, {})[shape] = f"{ratio:.2f}" + (f" ({took * 1e3:.3g} ms)" if name == OURS else "")
+
+
+def added() -> str:
+    """What statistics cost that wait until there are many, as `CalibrationMonitor` has it."""
+    rows, metric = 2**16, leader()
+    found = torch.empty(4, rows)
+    smoothed_cross_entropy(*draw(f"{rows}x10", torch.float32), EPS, statistics=found)
+    times = [seconds(partial(metric.update_statistics, found), 1) for _ in range(21)]
+    return f"`update_statistics` of {rows:,} rows at once takes {1e9 * statistics.median(times) / rows:.0f} ns a row."
 
 
 def memory(rows: Rows, shape: str, losses: dict[str, Loss]) -> None:
@@ -237,6 +249,8 @@ The loop in C, `functional/native/loss.c`, was {built}.
 {table("memory, in sizes of the logits", bytes_, shapes)}
 
 {table("float32, the default metrics of each batch besides; ratios to the loss alone", metrics, both)}
+
+{added()}
 
 Largest error of a gradient against float64, by the largest gradient: {"; ".join(exact.values())} (2048x32000).
 """
