@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from contextlib import contextmanager
 
 import lightning as L
 import losses_elsewhere
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.plugins import Precision
 from nets import CLOSE, Data, Net, trainer
 from torch import nn
 from torch.nn import functional as F
@@ -358,3 +360,25 @@ def test_another_module_after_an_exception(tmp_path):
         t.fit(Breaks("validation_step", RuntimeError), datamodule=Data())
     t.fit(Everywhere(), datamodule=Data())
     assert monitor.results["val"]["n"] == 48
+
+
+@pytest.mark.parametrize("method", ["train_step_context", "val_step_context", "forward_context"])
+@pytest.mark.parametrize("held_by", ["class", "instance"])
+def test_the_context_of_a_precision_plugin_is_entered_in_each_step(method, held_by):
+    def entered(*callbacks):
+        times = []
+
+        @contextmanager
+        def context(*_):
+            times.append(1)
+            yield
+
+        plugin = type("Own", (Precision,), {method: context} if held_by == "class" else {})()
+        if held_by == "instance":
+            setattr(plugin, method, context)
+        trainer(None, *callbacks, plugins=[plugin]).fit(Net(), datamodule=Data())
+        return len(times)
+
+    alone = entered()
+    assert alone > 0
+    assert entered(ls.LabelSmoothing(), ls.CalibrationMonitor()) == alone

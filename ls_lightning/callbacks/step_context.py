@@ -72,10 +72,12 @@ class _Entry:
 
 
 def _is_idle(plugin: Any, name: str) -> bool:
-    """Whether the method enters nothing but ``forward_context()``, and that is none: by generators that take long."""
-    own, usual = getattr(type(plugin), name, None), getattr(Precision, name, None)
-    names = getattr(getattr(usual, "__wrapped__", None), "__code__", nothing.__code__).co_names
-    return own is usual and names == ("forward_context",) and type(plugin.forward_context()) is nullcontext
+    """Whether the method is Lightning's own and does nothing: by generators, which take long all the same."""
+    methods = name, "forward_context"
+    if any(key in vars(plugin) or getattr(type(plugin), key, None) is not getattr(Precision, key) for key in methods):
+        return False
+    named = getattr(getattr(Precision, name), "__wrapped__", nothing).__code__.co_names
+    return named == ("forward_context",) and type(plugin.forward_context()) is nullcontext
 
 
 class _Within:
