@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 import stage_script
 import torch
@@ -15,7 +16,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score
 
 import ls_lightning as ls
-from ls_lightning.callbacks.stage_metrics import _decode, _encode, adder
+from ls_lightning.callbacks.stage_metrics import StageMetrics, _decode, _encode, adder
+from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.metrics import AURC, Accuracy, CalibrationError, ClasswiseCalibrationError, default_metrics
 
 HERE = Path(__file__).parent
@@ -139,3 +141,24 @@ def test_one_member_is_updated_where_all_share_one_pass():
         assert torch.equal(together.compute()[name], value)
         assert torch.equal(mixed.compute()[name], value)
     assert mixed["exact"].num_samples == 30
+
+
+def apart(**options):
+    """Metrics of which none knows of the others."""
+    found = {"acc": Accuracy(**options), "ece": CalibrationError(**options), "aurc": AURC(**options)}
+    return MetricCollection({**found, "classwise": ClasswiseCalibrationError(**options)})
+
+
+@pytest.mark.parametrize("build", [default_metrics, apart])
+def test_sums_go_on_from_a_state(build):
+    t, device = L.Trainer(accelerator="cpu", logger=False), torch.device("cpu")
+    whole, before, after = (StageMetrics(build, 1) for _ in range(3))
+    options = {"task": "multiclass", "ignore_index": -100}
+    for part in range(4):
+        outputs = Outputs(torch.randn(30, 4), torch.arange(30) % 4, options, 30)
+        whole.update(0, outputs)
+        if part == 2:
+            after.resume(0, **before.state(0, t, device), device=device)
+        (before if part < 2 else after).update(0, outputs)
+    assert after.measure(t, device)[0].values == whole.measure(t, device)[0].values
+    assert StageMetrics(build, 1).state(0, t, device) is None

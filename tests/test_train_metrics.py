@@ -17,10 +17,20 @@ from no_sync import NoSync
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torchmetrics import MetricCollection
 from trained import Recorder, judged
 
 import ls_lightning as ls
 from ls_lightning.losses import SmoothedCrossEntropy
+from ls_lightning.metrics import (
+    Accuracy,
+    BrierScore,
+    CalibrationError,
+    CalibrationGap,
+    NegativeLogLikelihood,
+    full_metrics,
+)
+from ls_lightning.metrics.base import SumMetric
 
 EXACT = {"rel": 1e-6, "abs": 1e-6}  # torchmetrics adds up in float32
 
@@ -114,6 +124,53 @@ def test_validation_amid_an_epoch(tmp_path):
     assert monitor.results["val"]["nll"] == pytest.approx(wanted, abs=1e-8)
 
 
+def refuse(metric, logits, target):
+    raise AssertionError("the logits were read again")
+
+
+@pytest.mark.parametrize(("loss", "classes"), [("ce", CLASSES), ("kl", 300)])
+@pytest.mark.parametrize("positions", [(), (2, 3)])
+def test_what_the_smoothing_loss_leaves_stands_in_for_the_logits(tmp_path, monkeypatch, loss, classes, positions):
+    class Dense(Recorder):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            z, y = self.layer(x).view(len(x), -1, *[1] * len(positions)), y.view(-1, *[1] * len(positions))
+            z, y = z.repeat(1, 1, *positions), y.repeat(1, *positions)
+            self.keep(z.flatten(2).movedim(1, -1).flatten(0, 1) if positions else z, y.flatten())
+            if batch_idx == 2:
+                return None
+            return F.cross_entropy(z, y)
+
+    monkeypatch.setattr(SumMetric, "update", refuse)
+    net = Dense(classes=classes, dtype=torch.float32)
+    data = Data(52, dtype=torch.float32)
+    monitor, _ = fit(tmp_path, net, ls.LabelSmoothing(loss, eps=0.3), data=data, limit_val_batches=0)
+    del net.batches[2]
+    agrees(monitor, net.batches)
+
+
+def apart(**options):
+    """Metrics of which none knows of the others."""
+    found = {"acc": Accuracy, "nll": NegativeLogLikelihood, "brier": BrierScore, "ece": CalibrationError}
+    rest = {"mce": CalibrationError(norm="max", **options), "gap": CalibrationGap(**options)}
+    return MetricCollection({**{name: cls(**options) for name, cls in found.items()}, **rest})
+
+
+@pytest.mark.parametrize("metrics", [None, full_metrics, apart])
+def test_statistics_and_logits_in_one_epoch(tmp_path, metrics):
+    class Either(Recorder):
+        def training_step(self, batch, batch_idx):
+            logits = self(batch[0])
+            self.keep(logits, batch[1])
+            options = {"label_smoothing": 0.0} if batch_idx % 2 else {"weight": torch.ones(CLASSES)}
+            return F.cross_entropy(logits, batch[1], **options)
+
+    net, monitor = Either(dtype=torch.float32), ls.CalibrationMonitor(train=True, metrics=metrics)
+    data = Data(dtype=torch.float32)
+    fit(tmp_path, net, ls.LabelSmoothing(eps=0.3), monitor=monitor, data=data, limit_val_batches=0)
+    agrees(monitor, net.batches)
+
+
 @pytest.mark.parametrize("skipped", [lambda k: k % 3 == 1, lambda k: k == 0])
 def test_a_step_that_returns_none_is_not_measured(tmp_path, skipped):
     class Skips(Recorder):
@@ -155,6 +212,38 @@ def test_several_losses_of_a_manual_step(tmp_path):
             fit(tmp_path, net, ls.LabelSmoothing(), monitor=ls.CalibrationMonitor(train=True, target=target))[0],
             net.batches,
         )
+
+
+class Own(nn.Module):
+    """Of one's own class."""
+
+    def forward(self, prediction, label):
+        return -prediction.log_softmax(1).gather(1, label.unsqueeze(1)).mean()
+
+
+class Criterion(Recorder):
+    def __init__(self):
+        super().__init__(Own())
+
+    def training_step(self, batch, batch_idx):
+        logits = self(batch[0])
+        self.keep(logits, batch[1])
+        return self.cost(logits, batch[1]) if self.by == "cost" else self.criterion(logits, label=batch[1])
+
+    def cost(self, prediction, label):
+        return -prediction.log_softmax(1).gather(1, label.unsqueeze(1)).mean()
+
+
+@pytest.mark.parametrize("target", ["auto", "same"])
+@pytest.mark.parametrize("path", ["criterion", "cost"])
+def test_a_path_that_is_smoothed(tmp_path, path, target):
+    net, smoothing = Criterion(), ls.LabelSmoothing(target=path, eps=0.3)
+    net.by = path
+    monitor = ls.CalibrationMonitor(train=True, target=path if target == "same" else "auto")
+    agrees(fit(tmp_path, net, smoothing, monitor=monitor, limit_val_batches=0)[0], net.batches)
+    assert smoothing.num_smoothed == 1
+    assert not vars(net.criterion).get("forward")
+    assert "cost" not in vars(net)
 
 
 def test_a_batch_counts_once_however_often_its_closure_runs(tmp_path):

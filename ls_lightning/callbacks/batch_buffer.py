@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _CPU, _GPU = 2**18, 2**22
+_ROWS = 2**16
 
 
 class BatchBuffer:
@@ -56,3 +58,29 @@ class BatchBuffer:
         if rows and self._waiting is not None:
             logits, target = self._waiting
             self._consume(logits[:rows], target[:rows])
+
+
+class RowBuffer:
+    """Hands on statistics of rows, as a smoothing loss leaves them, when there are 65,536 of them (1 MB).
+
+    Args:
+        consume: called with the statistics of several batches, ``(4, S)``.
+    """
+
+    def __init__(self, consume: Callable[[Tensor], Any]) -> None:
+        self._consume = consume
+        self._waiting: list[Tensor] = []
+        self._rows = 0
+
+    def add(self, statistics: Tensor) -> None:
+        """Hand on those of a batch, now or later; nobody writes to them any more."""
+        self._waiting.append(statistics)
+        self._rows += statistics.shape[1]
+        if self._rows >= _ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand on what waits."""
+        waiting, self._waiting, self._rows = self._waiting, [], 0
+        if waiting:
+            self._consume(torch.cat(waiting, 1))

@@ -261,6 +261,15 @@ class LabelSmoothing(L.Callback):
         self._count_steps()
         self.eps, self._steps = eps, steps
 
+    def leave_statistics(self, place: Callable[[LossCall], Tensor | None]) -> None:
+        """Until this fit ends, have the loss leave statistics of its rows, if it is ``"ce"`` or ``"kl"``.
+
+        Args:
+            place: called with each call of class indices without options, outside of compiled code; returns where they
+                go, float32 ``(4, S)``, as for :func:`~ls_lightning.functional.smoothed_cross_entropy`; or None.
+        """
+        self._calls.statistics = place
+
     def _settings(self) -> dict[str, Any]:
         """What must be equal on all ranks; values, since the repr of a function is another in each process."""
         curve: object = self.schedule

@@ -60,10 +60,10 @@ class OnlyCall:
         Raises:
             LookupError: the step called no loss, or several.
         """
-        if len(calls) == 1 and self.read is None:
-            return calls[0]
         if self.given_up:
             return None
+        if len(calls) == 1 and self.read is None:
+            return calls[0]
         if self.read is not None:
             with torch.no_grad(), pl_module.trainer.precision_plugin.forward_context():
                 logits, target = self.read(pl_module, batch, outputs)

@@ -14,11 +14,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from ls_lightning.callbacks.batch_buffer import BatchBuffer
+from ls_lightning.callbacks.batch_buffer import BatchBuffer, RowBuffer
 from ls_lightning.callbacks.step_outputs import Outputs
 from ls_lightning.functional.measures import ReliabilityBins, num_samples, reliability_bins
 from ls_lightning.functional.outputs import Scores, Task
-from ls_lightning.metrics import CalibrationMetric, SumMetric
+from ls_lightning.metrics import CalibrationMetric, SumMetric, update_statistics
 
 Build = Callable[..., MetricCollection]
 Add = Callable[[Tensor, Tensor], Any]
@@ -75,15 +75,27 @@ class StageMetrics:
         self._kinds = [None] * num_loaders
         self._collections = [None] * num_loaders
         self._adders: list[Add | None] = [None] * num_loaders
-        self._buffers: list[BatchBuffer] = []
+        self._rows: list[RowBuffer | None] = [None] * num_loaders
+        self._buffers: list[BatchBuffer | RowBuffer] = []
+
+    def reads_statistics(self, index: int, options: dict[str, Any], device: torch.device) -> bool:
+        """Whether batches of dataloader ``index`` may come as statistics, where all have these options."""
+        if self._adders[index] is None:
+            self._begin(index, options, device)
+        return self._options[index] == options and self._rows[index] is not None
 
     def update(self, index: int, outputs: Outputs) -> None:
         """Add a batch of dataloader ``index``."""
+        logits, statistics = outputs.logits, outputs.statistics
         add = self._adders[index]
         if add is None:
-            options = {"num_classes": outputs.num_classes, **outputs.options}
-            add = self._adders[index] = self._begin(index, options, outputs.logits.device)
-        add(outputs.logits, outputs.target)
+            device = logits.device if statistics is None else statistics.device
+            add = self._begin(index, {"num_classes": outputs.num_classes, **outputs.options}, device)
+        rows = self._rows[index]
+        if statistics is None or rows is None:
+            add(logits, outputs.target)
+        else:
+            rows.add(statistics)
 
     def measure(self, trainer: L.Trainer, device: torch.device) -> list[Measured]:
         """Compute everything; every rank has to call it."""
@@ -99,11 +111,11 @@ class StageMetrics:
 
     def resume(self, index: int, options: dict[str, Any], sums: dict[str, Tensor], device: torch.device) -> None:
         """Go on from such a state; metrics that are no sums begin anew."""
-        self._adders[index] = self._begin(index, options, device)
+        self._begin(index, options, device)
         found = self._collections[index]
-        for name, metric in _states(found.values(copy_state=False) if found else ()).items():
-            if name in sums:
-                metric.sums.copy_(sums[name])
+        for metric in found.values(copy_state=False) if found else ():
+            if _is_sum(metric) and metric._state in sums:
+                metric.sums.copy_(sums[metric._state])
 
     def _begin(self, index: int, options: dict[str, Any], device: torch.device) -> Add:
         """What adds a batch from now on."""
@@ -111,10 +123,16 @@ class StageMetrics:
         self._kinds[index] = _kind(options, device)
         found = self._collections[index] = self._start(options, device)
         add = adder(found)
-        if not all(isinstance(metric, SumMetric) for metric in found.values(copy_state=False)):
-            return add  # to others the size of a batch may matter
-        self._buffers.append(BatchBuffer(add))
-        return self._buffers[-1].add
+        # To metrics of others the size of a batch may matter.
+        if all(isinstance(metric, SumMetric) for metric in found.values(copy_state=False)):
+            buffer = BatchBuffer(add)
+            self._buffers.append(buffer)
+            add = buffer.add
+        self._adders[index] = add
+        if all(isinstance(metric, SumMetric) and metric.reads_statistics for metric in found.values(copy_state=False)):
+            rows = self._rows[index] = RowBuffer(partial(update_statistics, found))
+            self._buffers.append(rows)
+        return add
 
     def _totals(self, trainer: L.Trainer, device: torch.device) -> list[tuple[dict[str, Metric], _Totals]]:
         """Of each dataloader the metrics; and of each distinct state one that reads it, and the sums over all ranks."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -50,17 +50,11 @@ class _Entry:
         self.contexts: list[Context] = []
 
     def __call__(self) -> AbstractContextManager[None]:
-        contexts = self.contexts
-        if len(contexts) != 1:
-            return self._enter_all()
-        return contexts[0]() if self._is_idle else _Within(self._inner(), contexts[0]())
-
-    @contextmanager
-    def _enter_all(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for context in [self._inner, *self.contexts]:
-                stack.enter_context(context())
-            yield
+        contexts = self.contexts if self._is_idle and self.contexts else [self._inner, *self.contexts]
+        entered = contexts[0]()
+        for context in contexts[1:]:
+            entered = _Within(entered, context())
+        return entered
 
     def remove(self, context: Context) -> None:
         self.contexts = [other for other in self.contexts if other is not context]

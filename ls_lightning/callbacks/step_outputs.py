@@ -30,12 +30,14 @@ class Outputs(NamedTuple):
         target: class indices, or 0 and 1.
         options: ``task``, and where they are known ``ignore_index`` and ``input``, as the metrics take them.
         samples: how many samples of the data set the rows are of.
+        statistics: what a smoothing loss has left of the rows, ``(4, S)``; the logits then are a shape without data.
     """
 
     logits: Tensor
     target: Tensor
     options: dict[str, Any]
     samples: int
+    statistics: Tensor | None = None
 
     @property
     def num_classes(self) -> int | None:

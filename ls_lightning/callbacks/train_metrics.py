@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import lightning as L
 
+from ls_lightning.callbacks.beside import first_of
 from ls_lightning.callbacks.stage_metrics import Build, Measured, StageMetrics
 from ls_lightning.callbacks.train_outputs import TrainOutputs
 
@@ -26,7 +28,10 @@ class TrainMetrics:
 
     def open(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a fit, or go on where a checkpoint that was loaded broke off."""
-        self._outputs.open(trainer, pl_module)
+        from ls_lightning.callbacks.label_smoothing import LabelSmoothing  # which imports CalibrationMonitor
+
+        reads = partial(self._metrics.reads_statistics, 0)
+        self._outputs.open(trainer, pl_module, first_of(trainer, LabelSmoothing), reads)
         self._metrics.reset(1)
         self._failed = False
         if self._loaded is not None and trainer.is_global_zero:  # it holds the sums of all ranks

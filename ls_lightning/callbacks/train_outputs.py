@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -15,7 +15,11 @@ from ls_lightning.callbacks.only_call import OnlyCall, Read
 from ls_lightning.callbacks.single_class import single_class
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.callbacks.step_outputs import Outputs, read_call
+from ls_lightning.functional.row_statistics import LINES
 from ls_lightning.tap import LossCall, Select, Tap, is_checkpointed
+
+if TYPE_CHECKING:  # it imports CalibrationMonitor
+    from ls_lightning.callbacks.label_smoothing import LabelSmoothing
 
 
 class TrainOutputs:
@@ -41,6 +45,11 @@ class TrainOutputs:
         self._calls: list[LossCall] = []
         self._has_run = False
         self._listens = False
+        self._reads: Callable[[dict[str, Any], torch.device], bool] | None = None
+        self._num_classes = 0
+        self._shape = torch.empty(0, device="meta")
+        self._place: tuple[Tensor, Tensor] | None = None
+        self._statistics: Tensor | None = None
         self._undo: Callable[[], None] = nothing
 
     @property
@@ -48,14 +57,30 @@ class TrainOutputs:
         """Whether nothing is measured, as a warning has said."""
         return self._only.given_up
 
-    def open(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin a fit."""
+    def open(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        smoothing: LabelSmoothing | None = None,
+        reads: Callable[[dict[str, Any], torch.device], bool] | None = None,
+    ) -> None:
+        """Begin a fit.
+
+        Args:
+            trainer: of the fit.
+            pl_module: what is trained.
+            smoothing: answers the calls of the loss, and may leave statistics of their rows in passing.
+            reads: whether those are wanted for batches that metrics measure with such options, on such a device.
+        """
         self.close()
         self._num_mixed = None
         self._has_warned = False
         if self._only.read is None:
-            self._tap = Tap(pl_module, self._see, self._only.target)
+            self._tap = Tap(pl_module, self._see, self._target(smoothing))
             self._undo = enter_with_step(trainer, "train", self._enter)
+            self._reads = reads
+            if smoothing is not None and reads is not None:
+                smoothing.leave_statistics(self._give_place)
 
     def close(self) -> None:
         """End the fit; nothing of it is kept."""
@@ -64,6 +89,8 @@ class TrainOutputs:
         self._tap = None
         self._calls = []
         self._has_run = self._listens = False
+        self._num_classes = 0
+        self._place = self._statistics = None
 
     def of_batch(self, pl_module: L.LightningModule, batch: Any, outputs: Any) -> Outputs | None:
         """What the batch that has just been trained on was; None if it was not, or that cannot be known.
@@ -72,6 +99,7 @@ class TrainOutputs:
             LookupError: the step called no loss, or several, or one with mixtures of classes.
         """
         calls, self._calls = self._calls, []
+        statistics, self._statistics, self._place = self._statistics, None, None
         self._has_run = False
         if pl_module.automatic_optimization and not outputs:  # training_step returned None
             return None
@@ -79,6 +107,8 @@ class TrainOutputs:
         call = self._only.of_step(calls, seen, "train", pl_module, batch, outputs)
         if call is None:
             return None
+        if statistics is not None:
+            return Outputs(call.logits, call.target, _USUAL, len(call.target), statistics)
         logits, target, options = read_call(call)
         if call.target.is_floating_point():
             target, mixed = single_class(call, target, options)
@@ -106,6 +136,26 @@ class TrainOutputs:
             "read=lambda module, batch, outputs: (logits, labels))."
         )
 
+    def _target(self, smoothing: LabelSmoothing | None) -> str | Select:
+        """Ours; or of a loss that ``smoothing`` answers where it is called, so that it calls none of torch's."""
+        if self._only.target == "auto" and smoothing is not None and isinstance(smoothing.target, str):
+            return smoothing.target
+        return self._only.target
+
+    def _give_place(self, call: LossCall) -> Tensor | None:
+        """Where the statistics of the call's rows go; None for nowhere."""
+        logits = call.logits
+        if not self._listens or logits.dtype == torch.float64:  # of which float32 would keep less
+            return None
+        if logits.shape[1] != self._num_classes:
+            options = {"num_classes": logits.shape[1], **_USUAL}
+            if self._reads is None or not self._reads(options, logits.device):
+                return None
+            self._num_classes = logits.shape[1]
+        place = torch.empty(LINES, call.target.numel(), device=logits.device)
+        self._place = logits, place
+        return place
+
     def _enter(self) -> AbstractContextManager[Any]:
         self._listens, self._has_run = not self._has_run, True
         assert self._tap is not None
@@ -115,14 +165,25 @@ class TrainOutputs:
         if not self._listens:
             return
         trains = call.logits.requires_grad and torch.is_grad_enabled()
-        if torch.compiler.is_compiling():  # what is copied here would be copied in the compiled code, in every stage
+        if torch.compiler.is_dynamo_compiling():  # what is copied here would be copied in the compiled code
             if trains:
                 self._calls.append(call)
             return
-        if torch._C._current_graph_task_id() != -1:  # checkpointing computes it again in the backward pass
+        place, self._place = self._place, None
+        if place is not None and place[0] is call.logits:
+            self._statistics = place[1]
+            if self._shape.shape != call.logits.shape:
+                self._shape = torch.empty(call.logits.shape, device="meta")
+            self._calls.append(_with(call, self._shape, call.target))
+        elif torch._C._current_graph_task_id() != -1:  # checkpointing computes it again in the backward pass
             return
-        if trains or is_checkpointed():
-            logits, target = call.logits.detach().clone(), call.target.detach().clone()
-            self._calls.append(
-                LossCall(call.function, logits, target, call.options, call.label_smoothing, call.position)
-            )
+        elif trains or is_checkpointed():
+            self._calls.append(_with(call, call.logits.detach().clone(), call.target.detach().clone()))
+
+
+def _with(call: LossCall, logits: Tensor, target: Tensor) -> LossCall:
+    """A call with others in place of its tensors, in less time than ``_replace`` takes."""
+    return LossCall(call.function, logits, target, call.options, call.label_smoothing, call.position)
+
+
+_USUAL: dict[str, Any] = {"task": "multiclass", "ignore_index": -100}

@@ -28,11 +28,19 @@ class Named:
         """See the calls from now on."""
         self._tap.calls = 0
         self._aim()
-        self._namespace[self._key] = self._spy
+        held = self._namespace.get(self._key)
+        if isinstance(held, _Spy):  # of another tap that names the same loss
+            held.taps.append(self._tap)
+        else:
+            self._spy.taps = [self._tap]
+            self._namespace[self._key] = self._spy
 
     def __exit__(self, *error: object) -> None:
         """See no more."""
-        if self._namespace.get(self._key) is not self._spy:  # the step has assigned something else
+        held = self._namespace.get(self._key)
+        if isinstance(held, _Spy) and held is not self._spy and self._tap in held.taps:
+            held.taps.remove(self._tap)
+        if held is not self._spy:  # the step has assigned something else
             return
         if self._was_there:
             self._namespace[self._key] = self._held
@@ -52,7 +60,7 @@ class Named:
                 f"{type(self._module).__name__} has no submodule {self._path!r}, nor a function of that name. Name the "
                 "attribute that holds the loss, or 'auto'."
             )
-        if own is self._own:
+        if own is self._own or isinstance(own, _Spy):
             return
         is_module = isinstance(own, nn.Module)
         self._own = own
@@ -68,7 +76,7 @@ class _Spy:
 
     def __init__(self, tap: Listener, loss: Any, function: Callable[..., Tensor]) -> None:
         partial = function if isinstance(function, functools.partial) else functools.partial(function)
-        self._taps = [tap]
+        self.taps = [tap]
         self._function = function
         self._name = str(MODULES.get(type(loss)) or getattr(loss, "__name__", type(loss).__name__))
         self._own = own_options(loss), own_smoothing(loss)
@@ -90,7 +98,7 @@ class _Spy:
         options, smoothing = self._own
         smoothing = given.pop("label_smoothing", smoothing)
         call = LossCall(self._name, logits, target, {**options, **set_options(given)}, smoothing, 0)
-        return SEAM.ask(self._taps, call, lambda: self._function(*args, **kwargs))
+        return SEAM.ask(self.taps, call, lambda: self._function(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
