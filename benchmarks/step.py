@@ -190,6 +190,11 @@ def compare_callbacks(epochs: int) -> list[str]:
         "the loss of `LabelSmoothing(0.1)`, called by the module": (ByUs,),
         "`LabelSmoothing(0.1)`": (Net, smoothing),
         "`LabelSmoothing(0.1)`, `CalibrationMonitor()`": (Net, smoothing, ls.CalibrationMonitor),
+        "`LabelSmoothing(0.1)`, `CalibrationMonitor(train=True)`": (
+            Net,
+            smoothing,
+            partial(ls.CalibrationMonitor, train=True),
+        ),
         "`label_smoothing=0.1` of torch": (ByTorch,),
         "the usual way: that, torchmetrics, `self.log`": (Usual,),
     }
