@@ -95,12 +95,17 @@ class CSVHistory(Logger):
         self._write()
 
     def _open(self, step: int) -> None:
-        """Keep what an interrupted run wrote before ``step``."""
+        """Keep what an interrupted run wrote up to ``step``; more values of that may come."""
         self._opened = True
-        if self.path.exists():
-            kept = [row for row in self._read() if (row.get("step") or "").isdigit() and int(row["step"]) < step]
-            self._replace(kept)
-            self._last_row = self.path.stat().st_size  # all of these rows are settled
+        if not self.path.exists():
+            return
+        kept = [row for row in self._read() if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
+        self._replace(kept)
+        self._carried = bool(kept) and int(kept[-1]["step"]) == step
+        if self._carried:
+            self._rows = [{**kept[-1], "step": step}]
+        else:
+            self._last_row = self.path.stat().st_size
 
     def _write(self) -> None:
         """Write the rows in memory. The last one stays there too, and is written again once its step is over."""

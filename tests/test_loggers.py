@@ -67,6 +67,19 @@ def test_resume_replaces_the_rows_after_the_checkpoint(tmp_path, extra):
         assert [row["extra"] for row in found] == [""] * 6 + ["1"] * 6
 
 
+def test_a_resumed_run_adds_to_the_row_of_its_step(tmp_path):
+    first = CSVHistory(tmp_path)
+    for step in range(4):
+        first.log_metrics({"train/loss": 0.5 + step}, step=step)
+    first.finalize("failed")
+    again = CSVHistory(tmp_path)  # from a checkpoint amid the validation after step 2
+    again.log_metrics({"val/acc": 0.25}, step=2)
+    again.log_metrics({"train/loss": 7.0}, step=3)
+    again.finalize("success")
+    assert [row["train/loss"] for row in rows(tmp_path)] == ["0.5", "1.5", "2.5", "7.0"]
+    assert [row["val/acc"] for row in rows(tmp_path)] == ["", "", "0.25", ""]
+
+
 def test_nothing_logged_leaves_no_file(tmp_path):
     history = CSVHistory(tmp_path / "sub")
     history.finalize("success")

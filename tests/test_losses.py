@@ -123,7 +123,9 @@ def test_module_and_function_have_the_same_options_and_defaults():
     for name, function in FUNCTIONS.items():
         ours = inspect.signature(LOSSES[name]).parameters
         theirs = list(inspect.signature(function).parameters.values())[2:]
-        assert {p.name: p.default for p in ours.values()} == {p.name: p.default for p in theirs}
+        of_a_call = {"statistics"}  # a place to write to, which is another in each
+        expected = {p.name: p.default for p in theirs if p.name not in of_a_call}
+        assert {p.name: p.default for p in ours.values()} == expected
 
 
 @pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 3.0]])

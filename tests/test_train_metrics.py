@@ -21,7 +21,8 @@ from torchmetrics import MetricCollection
 from trained import Recorder, judged
 
 import ls_lightning as ls
-from ls_lightning.losses import SmoothedCrossEntropy
+from ls_lightning.callbacks.train_outputs import TrainOutputs
+from ls_lightning.losses import SmoothedCrossEntropy, SmoothedKLDiv
 from ls_lightning.metrics import (
     Accuracy,
     BrierScore,
@@ -168,6 +169,31 @@ def test_statistics_and_logits_in_one_epoch(tmp_path, metrics):
     net, monitor = Either(dtype=torch.float32), ls.CalibrationMonitor(train=True, metrics=metrics)
     data = Data(dtype=torch.float32)
     fit(tmp_path, net, ls.LabelSmoothing(eps=0.3), monitor=monitor, data=data, limit_val_batches=0)
+    agrees(monitor, net.batches)
+
+
+LEAVING = {
+    "ce": "ce",
+    "kl": "kl",
+    "a module": SmoothedCrossEntropy(weight=[1.0, 2.0, 3.0, 1.0, 1.0], reduction="sum"),
+    "KL": SmoothedKLDiv(consume_logits=True),
+}
+OTHERS = {
+    "other labels are ignored": SmoothedCrossEntropy(ignore_index=1),
+    "focal": "focal",
+    "a function": lambda logits, target, eps: F.cross_entropy(logits, target),
+}
+
+
+@pytest.mark.parametrize("name", [*LEAVING, *OTHERS])
+def test_which_losses_leave_statistics(tmp_path, monkeypatch, name):
+    places = []
+    own = TrainOutputs._give_place
+    monkeypatch.setattr(TrainOutputs, "_give_place", lambda *args: places.append(own(*args)) or places[-1])
+    net, monitor = Recorder(dtype=torch.float32), ls.CalibrationMonitor(train=True)
+    smoothing = ls.LabelSmoothing({**LEAVING, **OTHERS}[name])
+    fit(tmp_path, net, smoothing, monitor=monitor, data=Data(dtype=torch.float32), limit_val_batches=0)
+    assert [place is not None for place in places] == [True] * (12 if name in LEAVING else 0)
     agrees(monitor, net.batches)
 
 

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from ls_lightning.functional.smoothing import smoothed_cross_entropy, smoothed_kl_div
-from ls_lightning.losses import LOSSES, FunctionLoss, SmoothedBCEWithLogits, build_loss
+from ls_lightning.losses import (
+    LOSSES,
+    FunctionLoss,
+    SmoothedBCEWithLogits,
+    SmoothedCrossEntropy,
+    SmoothedKLDiv,
+    build_loss,
+)
 from ls_lightning.tap import KINDS, Kind, LossCall, is_checkpointed
 
 Loss = str | nn.Module | Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,8 +38,8 @@ class SmoothedCalls:
         skipped: the function of a call that this loss is not for.
         target: what the first call that was answered was given, outside of compiled code, until it is set to None.
         watch: called with each call that is answered, outside of compiled code; None for nobody.
-        statistics: called with each call that ``"ce"`` or ``"kl"`` answers, of class indices without options outside of
-            compiled code; returns where the statistics of its rows go, float32 ``(4, S)``, or None.
+        statistics: called with each call of class indices, without options and outside of compiled code, that a loss
+            answers which leaves them: where the statistics of its rows go, float32 ``(4, S)``, or None.
     """
 
     def __init__(self, loss: Loss, eps: float, override: bool = False) -> None:
@@ -42,6 +49,7 @@ class SmoothedCalls:
         self._others = {name for name, kind in KINDS.items() if self.kind not in (None, kind)}
         self._is_ours = type(self.loss) in LOSSES.values()
         self._function = _FUNCTIONS.get(loss) if isinstance(loss, str) else None
+        self._leaves = _leaves_statistics(self.loss)
         self._eps: float | None = None
         self.count = 0
         self.answered = False
@@ -73,13 +81,14 @@ class SmoothedCalls:
                 self.watch(call)
         self.answered = True
         is_usual = not (compiling or call.options) and call.function == "cross_entropy" and call.logits.ndim > 1
+        leaves = is_usual and self.statistics is not None and self._leaves and not call.target.is_floating_point()
+        place = self.statistics(call) if leaves and self.statistics is not None else None
         if is_usual and self._function is not None and self._eps is not None:
-            if self.statistics is None or call.target.is_floating_point():
-                return self._function(call.logits, call.target, self._eps)
-            return self._function(call.logits, call.target, self._eps, statistics=self.statistics(call))
+            return self._function(call.logits, call.target, self._eps, statistics=place)
         logits, target = call.batch()
         logits = _logit(logits) if call.input == "probs" else logits
-        answer = self.loss(logits, target, **self._options(call))
+        options = self._options(call) if place is None else {"statistics": place}
+        answer = self.loss(logits, target, **options)
         if not isinstance(answer, Tensor):  # None would leave the module its own loss
             raise TypeError(
                 f"a loss must return a tensor, got {answer!r} from {_name(self.loss)}. Is a return missing?"
@@ -154,6 +163,12 @@ def _as_module(loss: Loss, eps: float) -> nn.Module:
     if isinstance(loss, type):
         raise TypeError(f"loss must be an instance, got the class {loss.__name__}: pass {loss.__name__}(...).")
     return loss if isinstance(loss, nn.Module) else FunctionLoss(loss, eps=eps)
+
+
+def _leaves_statistics(loss: nn.Module) -> bool:
+    """Whether it can leave statistics of rows, with the same ones ignored as torch's own loss does."""
+    is_known = type(loss) in (SmoothedCrossEntropy, SmoothedKLDiv)
+    return is_known and getattr(loss, "ignore_index", None) == -100 and getattr(loss, "input", None) == "logits"
 
 
 def _logit(probs: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class Tap:
         LookupError: ``target`` is a path that leads nowhere.
 
     Example:
+        >>> import torch
         >>> from torch.nn import functional as F
         >>> class Net(nn.Module):
         ...     def training_step(self, logits, y):
