@@ -190,6 +190,17 @@ def test_a_folder_of_another_job_is_refused(app):
     assert (app.parent / "sweep" / "1" / "ran").read_text() == before
 
 
+def test_a_folder_that_a_kill_left_half_claimed_is_free(app):
+    folder = app.parent / "sweep" / "1"
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml.part").write_text("overrid")
+    (folder / "job.log").touch()
+    code, _, err = Sweep(app.parent, "app.py", "-m", "x=1,2").end()
+    assert code == 0, err
+    assert yaml.safe_load((folder / "overrides.yaml").read_text())["overrides"] == ["x=2"]
+    assert not (folder / "overrides.yaml.part").exists()
+
+
 def test_a_job_that_never_began_leaves_its_folder(app):
     assert Sweep(app.parent, "app.py", "-m", "do=return,bad").end()[0] == 1
     for name in ("ran", "up", "app.log"):  # a program that checks first writes nothing

@@ -19,6 +19,7 @@ from hydra_plugins.ls_process_launcher._returned import RESULT, RETURNED, read_r
 
 LOG = "job.log"
 OVERRIDES = "overrides.yaml"
+_PARTIAL = f"{OVERRIDES}.part"
 CHECKPOINTS = "checkpoints"
 LAST = Path(CHECKPOINTS) / "last.ckpt"
 
@@ -96,7 +97,8 @@ def _stored(folder: Path) -> dict[str, Any] | None:
     try:
         stored = OmegaConf.to_container(OmegaConf.load(folder / OVERRIDES))
     except FileNotFoundError:
-        return {} if folder.is_dir() and any(path.name != LOG for path in folder.iterdir()) else None
+        ours = {LOG, _PARTIAL}  # of a job that was killed before it began
+        return {} if folder.is_dir() and any(path.name not in ours for path in folder.iterdir()) else None
     except Exception:
         return {}
     return {str(key): value for key, value in stored.items()} if isinstance(stored, dict) else {}
@@ -116,7 +118,7 @@ def claim_folder(job: Job) -> list[str]:
         What to add to its overrides, so that it goes on from its last checkpoint if there is one.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    partial = job.folder / f"{OVERRIDES}.part"
+    partial = job.folder / _PARTIAL
     OmegaConf.save(OmegaConf.create({"overrides": job.overrides, "config": job.digest}), partial)
     partial.replace(job.folder / OVERRIDES)
     (job.folder / RETURNED).unlink(missing_ok=True)
