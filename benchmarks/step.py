@@ -4,8 +4,10 @@ Bare Lightning trains and validates and measures nothing; LabelSmoothing and Cal
 values in validation; the usual way is `label_smoothing=`, torchmetrics' accuracy and ECE, and `self.log`. Rows between
 say what LabelSmoothing is made of. A job is what `python -m ls_lightning.train` runs, with every step in `metrics.csv`.
 The fits take turns of eight steps; times are the processor's, and lower quartiles, which the load of a machine moves
-least: of the steps, and of the means of a validation, since the monitor measures several batches at once.
-Run: ``python benchmarks/step.py [epochs]``; it writes its section of ``benchmarks/RESULTS.md``.
+least: of the steps, and of the means of a validation, since the monitor measures several batches at once. Where a fit
+lies in memory makes its steps up to 2 % slower or faster, and so does being the first of them: so there are several
+rounds of new fits, each begins with another one, and what counts are medians of the rounds.
+Run: ``python benchmarks/step.py [rounds]``; it writes its section of ``benchmarks/RESULTS.md``.
 """
 
 import logging
@@ -14,9 +16,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -37,7 +40,8 @@ from ls_lightning.config import register_schema, settle
 from ls_lightning.functional import smoothed_cross_entropy
 from ls_lightning.job import quieten, run_job
 
-BATCH, SKIPPED, JOB_EPOCHS = 128, 20, 4
+BATCH, SKIPPED, EPOCHS, JOB_EPOCHS = 128, 20, 6, 24
+Seconds = Mapping[str, list[float]]
 SETTINGS = {
     "accelerator": "cpu",
     "logger": False,
@@ -162,18 +166,6 @@ def job(name: str, epochs: int, folder: Path, bare: bool) -> None:
     trainer.fit(build_model(cfg, data), datamodule=data)
 
 
-def table(seconds: Mapping[str, list[float]], *more: Mapping[str, list[float]]) -> list[str]:
-    """Lower quartiles in microseconds, and their ratios to those of the first row."""
-    lines, base = [], [0.0] * (1 + len(more))
-    for k, name in enumerate(seconds):
-        found = [1e6 * statistics.quantiles(one[name], n=4)[0] for one in (seconds, *more)]
-        base = base if k else found
-        lines.append(
-            f"| {name} | " + " | ".join(f"{t:.0f} | {t / b:.3f}" for t, b in zip(found, base, strict=True)) + " |"
-        )
-    return lines
-
-
 def steps_of(fits: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
     """Seconds of the steps of fits that take turns."""
     Turn.turns = Turns(list(fits))
@@ -181,7 +173,28 @@ def steps_of(fits: Mapping[str, Callable[[], None]]) -> dict[str, list[float]]:
     return {name: seconds[SKIPPED:] for name, seconds in Turn.turns.seconds.items()}
 
 
-def compare_callbacks(epochs: int) -> list[str]:
+def turned(kinds: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """In the order of that round."""
+    names = list(kinds)
+    first = number % len(names)
+    return {name: kinds[name] for name in [*names[first:], *names[:first]]}
+
+
+def table(names: Sequence[str], *columns: Sequence[Seconds]) -> list[str]:
+    """Medians over rounds: of lower quartiles in microseconds, and of their ratios to those of the first name."""
+    lines = []
+    for name in names:
+        cells = []
+        for rounds in columns:
+            found = [1e6 * statistics.quantiles(one[name], n=4)[0] for one in rounds]
+            base = [1e6 * statistics.quantiles(one[names[0]], n=4)[0] for one in rounds]
+            ratio = statistics.median(t / b for t, b in zip(found, base, strict=True))
+            cells.append(f"{statistics.median(found):.0f} | {ratio:.3f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def compare_callbacks(rounds: int) -> list[str]:
     smoothing = partial(ls.LabelSmoothing, eps=0.1)
     kinds = {
         "bare Lightning": (Net,),
@@ -198,30 +211,39 @@ def compare_callbacks(epochs: int) -> list[str]:
         "`label_smoothing=0.1` of torch": (ByTorch,),
         "the usual way: that, torchmetrics, `self.log`": (Usual,),
     }
-    validation: dict[str, list[float]] = {kind: [] for kind in kinds}
-    steps = steps_of({kind: partial(fit, kind, epochs, validation[kind], *parts) for kind, parts in kinds.items()})
+    steps, validations = [], []
+    for number in range(rounds):
+        validations.append({kind: [] for kind in kinds})
+        fits = {kind: partial(fit, kind, EPOCHS, validations[-1][kind], *parts) for kind, parts in kinds.items()}
+        steps.append(steps_of(turned(fits, number)))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
     head = ["| | training step, µs | ratio | validation batch, µs | ratio |", "|---|---|---|---|---|"]
-    return [*head, *table(steps, validation)]
+    return [*head, *table(list(kinds), steps, validations)]
 
 
-def compare_job(epochs: int) -> list[str]:
+def compare_job(rounds: int) -> list[str]:
     kinds = {"bare Lightning": True, "a job": False}
-    with tempfile.TemporaryDirectory() as folder:
-        steps = steps_of({name: partial(job, name, epochs, Path(folder, name), bare) for name, bare in kinds.items()})
-    return ["| `python -m ls_lightning.train` | training step, µs | ratio |", "|---|---|---|", *table(steps)]
+    steps = []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            jobs = {name: partial(job, name, JOB_EPOCHS, Path(folder, name), bare) for name, bare in kinds.items()}
+            steps.append(steps_of(turned(jobs, number)))
+    head = ["| `python -m ls_lightning.train` | training step, µs | ratio |", "|---|---|---|"]
+    return [*head, *table(list(kinds), steps)]
 
 
 def main() -> None:
-    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 18
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     quieten()
     register_schema()
     text = (
         f"## What the callbacks add to a step\n\n`python benchmarks/step.py`: digits, batches of {BATCH}, an MLP of "
-        f"128 units, one thread, {epochs} epochs in turns of eight steps, lower quartiles of the processor's time.\n"
+        f"128 units, one thread; medians of {rounds} rounds of {EPOCHS} epochs, in turns of eight steps, of lower "
+        f"quartiles of the processor's time.\n"
         f"{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
-    ) + "\n".join([*compare_callbacks(epochs), "", *compare_job(JOB_EPOCHS * epochs)])
+    ) + "\n".join([*compare_callbacks(rounds), "", *compare_job(rounds)])
     print(text)
     write_section("step", text)
 

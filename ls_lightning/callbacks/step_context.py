@@ -30,7 +30,7 @@ def enter_with_step(trainer: L.Trainer, step: Step, context: Context) -> Callabl
     if not isinstance(entry, _Entry):
         entry = _Entry(plugin, name)
         setattr(plugin, name, entry)
-    entry.contexts.append(context)
+    entry.add(context)
     return partial(entry.remove, context)
 
 
@@ -47,22 +47,30 @@ class _Entry:
         self._own = vars(plugin).get(name)
         self._inner: Context = getattr(plugin, name)
         self._is_idle = self._own is None and _is_idle(plugin, name)
-        self.contexts: list[Context] = []
+        self._ours: list[Context] = []
+        self._first: Context = self._inner
+        self._others: list[Context] = []
 
     def __call__(self) -> AbstractContextManager[None]:
-        contexts = self.contexts if self._is_idle and self.contexts else [self._inner, *self.contexts]
-        entered = contexts[0]()
-        for context in contexts[1:]:
+        entered = self._first()
+        for context in self._others:
             entered = _Within(entered, context())
         return entered
 
+    def add(self, context: Context) -> None:
+        self._put([*self._ours, context])
+
     def remove(self, context: Context) -> None:
-        self.contexts = [other for other in self.contexts if other is not context]
-        if self.contexts or vars(self._plugin).get(self._name) is not self:
+        self._put([other for other in self._ours if other is not context])
+        if self._ours or vars(self._plugin).get(self._name) is not self:
             return
         delattr(self._plugin, self._name)
         if self._own is not None:
             setattr(self._plugin, self._name, self._own)
+
+    def _put(self, ours: list[Context]) -> None:
+        self._ours = ours
+        self._first, *self._others = ours if self._is_idle and ours else [self._inner, *ours]
 
 
 def _is_idle(plugin: Any, name: str) -> bool:

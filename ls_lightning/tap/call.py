@@ -62,6 +62,9 @@ Select = Callable[[LossCall], bool]
 Handle = Callable[[LossCall], Tensor | None]
 """Returns what the module shall get in place of its loss; None lets its own loss run."""
 
+Quick = Callable[[Tensor, Tensor], Tensor | None]
+"""Answers `cross_entropy(logits, target)` before it is made a `LossCall`; None where the handler has to look at it."""
+
 _DEFAULTS: dict[str, Any] = {"weight": None, "pos_weight": None, "ignore_index": -100, "reduction": "mean"}
 
 

@@ -16,13 +16,14 @@ from torch._guards import TracingContext
 from torch.compiler import is_dynamo_compiling
 from torch.nn import functional as F
 
-from ls_lightning.tap.call import KINDS, LossCall
+from ls_lightning.tap.call import KINDS, LossCall, Quick
 
 
 class Listener(Protocol):
     """A :class:`~ls_lightning.tap.Tap`."""
 
     calls: int
+    quick: Quick | None
 
     def offer(self, call: LossCall) -> Tensor | None:
         """An answer in place of the loss, or None."""
@@ -33,19 +34,20 @@ class Seam:
 
     Attributes:
         taps: those that are.
+        busy: whether one of them answers, which may call torch's losses too.
         held: namespaces, names there, and what was held there before the first of them.
     """
 
     def __init__(self) -> None:
         self.taps: list[Listener] = []
-        self._busy = False
+        self.busy = False
         self.held: list[tuple[dict[str, Any], str, Any]] = []
 
     def ask(self, taps: Sequence[Listener], call: LossCall, run_own: Callable[[], Tensor]) -> Tensor:
         """The answer of one of the taps, or else the module's own loss."""
-        if self._busy:  # a handler may call torch's losses too
+        if self.busy:
             return run_own()
-        self._busy = True
+        self.busy = True
         try:
             answers = []
             for tap in taps:
@@ -53,7 +55,7 @@ class Seam:
                 if answer is not None:
                     answers.append(answer)
         finally:
-            self._busy = False
+            self.busy = False
         if len(answers) > 1:
             raise ValueError(
                 f"{len(answers)} callbacks answer the same call of {call.function}. Give each a target of its own."
@@ -204,12 +206,30 @@ def _shortened(twin: FunctionType) -> Callable[..., Tensor]:
         is_usual = weight is None and (size_average, ignore_index, reduce, reduction, label_smoothing) == _USUAL
         is_plain = type(input) is Tensor and type(target) is Tensor and not _is_mode_enabled()
         if is_usual and is_plain and not is_dynamo_compiling():
+            taps = SEAM.taps
+            if len(taps) == 1 and not SEAM.busy:
+                answer = _answer_quickly(taps[0], input, target)
+                if answer is not None:
+                    return answer
             call = LossCall("cross_entropy", input, target, {}, 0.0, 0)
             return SEAM.ask(SEAM.taps, call, lambda: native(input, target, None, 1, -100, 0.0))
         loss: Tensor = twin(input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         return loss
 
     return cross_entropy
+
+
+def _answer_quickly(tap: Listener, logits: Tensor, target: Tensor) -> Tensor | None:
+    if tap.quick is None:
+        return None
+    SEAM.busy = True
+    try:
+        answer = tap.quick(logits, target)
+    finally:
+        SEAM.busy = False
+    if answer is not None:
+        tap.calls += 1
+    return answer
 
 
 def _twin(function: FunctionType) -> Callable[..., Tensor]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
-from ls_lightning.tap.call import Handle, LossCall, Select
+from ls_lightning.tap.call import Handle, LossCall, Quick, Select
 from ls_lightning.tap.named import Named
 from ls_lightning.tap.seam import Opening, places
 
@@ -17,7 +17,9 @@ class Tap:
 
     Args:
         module: the root, usually a LightningModule.
-        handle: called with each :class:`LossCall`.
+        handle: called with each :class:`LossCall`. If it has an attribute ``quick`` that is a function, that is called
+            with logits and target where the module has called ``cross_entropy`` with nothing else, and answers in its
+            place where it returns a tensor.
         target: ``"auto"`` for all calls of torch's losses; a predicate on the :class:`LossCall`; or the dotted path
             of a loss module or function of any kind, e.g. ``"criterion"``, whose calls are then the ones that count.
 
@@ -42,6 +44,7 @@ class Tap:
         self.handle = handle
         self.calls = 0
         self._select = target if callable(target) else None
+        self.quick: Quick | None = getattr(handle, "quick", None) if target == "auto" else None
         named = isinstance(target, str) and target != "auto"
         self._context = Named(self, module, str(target)) if named else Opening(self, places(module))
 
