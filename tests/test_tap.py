@@ -123,6 +123,61 @@ def test_positions_start_again_in_each_step():
     assert [call.position for call in seen] == [0, 1, 0, 1]
 
 
+class Quick:
+    """Answers usual calls with ``Y`` quickly."""
+
+    def __init__(self):
+        self.asked, self.seen = [], []
+
+    def quick(self, logits, target):
+        self.asked.append(target)
+        F.cross_entropy(logits, target)  # its own business
+        return ANSWER if target is Y else None
+
+    def __call__(self, call):
+        self.seen.append(call)
+
+
+def test_a_usual_call_is_answered_before_it_is_described():
+    handler = Quick()
+    tap = Tap(Net(), handler)
+    with tap.step():
+        found = [F.cross_entropy(X, Y), F.cross_entropy(X, HOT), F.cross_entropy(X, Y, reduction="sum")]
+        found += [nn.CrossEntropyLoss()(X, Y), F.nll_loss(X, Y)]
+    assert [value is ANSWER for value in found] == [True, False, False, True, False]
+    assert [target is Y for target in handler.asked] == [True, False, True]
+    assert [(call.function, call.position) for call in handler.seen] == [
+        ("cross_entropy", 1),
+        ("cross_entropy", 2),
+        ("nll_loss", 4),
+    ]
+    assert tap.calls == 5
+
+
+def test_a_call_is_described_where_others_look_at_it():
+    handler, seen = Quick(), []
+    tap, other, selects = Tap(Net(), handler), Tap(Net(), seen.append), Tap(Net(), handler, lambda call: True)
+    with tap.step(), other.step():
+        F.cross_entropy(X, Y)
+    with selects.step():
+        F.cross_entropy(X, Y)
+    assert not handler.asked
+    assert len(handler.seen) == 2
+    assert len(seen) == 1
+
+
+def test_a_mode_sees_a_call_before_it_is_answered():
+    class Function(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            functions.append(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    functions, tap = [], Tap(Net(), Quick())
+    with tap.step(), Function():
+        assert F.cross_entropy(X, Y) is ANSWER
+    assert "cross_entropy" in functions
+
+
 def test_a_predicate_selects():
     def calls(net):
         return [F.cross_entropy(X, Y), F.nll_loss(X, Y), F.cross_entropy(X, Y)]

@@ -188,8 +188,8 @@ OTHERS = {
 @pytest.mark.parametrize("name", [*LEAVING, *OTHERS])
 def test_which_losses_leave_statistics(tmp_path, monkeypatch, name):
     places = []
-    own = TrainOutputs._give_place
-    monkeypatch.setattr(TrainOutputs, "_give_place", lambda *args: places.append(own(*args)) or places[-1])
+    own = TrainOutputs.place
+    monkeypatch.setattr(TrainOutputs, "place", lambda *args: places.append(own(*args)) or places[-1])
     net, monitor = Recorder(dtype=torch.float32), ls.CalibrationMonitor(train=True)
     smoothing = ls.LabelSmoothing({**LEAVING, **OTHERS}[name])
     fit(tmp_path, net, smoothing, monitor=monitor, data=Data(dtype=torch.float32), limit_val_batches=0)
@@ -238,6 +238,58 @@ def test_several_losses_of_a_manual_step(tmp_path):
             fit(tmp_path, net, ls.LabelSmoothing(), monitor=ls.CalibrationMonitor(train=True, target=target))[0],
             net.batches,
         )
+
+
+class Later(Recorder):
+    """Calls its loss otherwise from the fourth batch on."""
+
+    how = "twice"
+
+    def training_step(self, batch, batch_idx):
+        logits = self(batch[0])
+        self.keep(logits, batch[1])
+        if batch_idx < 3:
+            return F.cross_entropy(logits, batch[1])
+        if self.how == "twice":
+            return F.cross_entropy(logits, batch[1]) + F.cross_entropy(logits, batch[1])
+        if self.how == "logged":
+            F.cross_entropy(logits.detach(), batch[1])
+            return F.cross_entropy(logits, batch[1])
+        if self.how == "checkpointed":
+            return checkpoint(lambda x: F.cross_entropy(x, batch[1]), logits, use_reentrant=False)
+        options = {"options": {"reduction": "sum"}, "float64": {}}[self.how]
+        return F.cross_entropy(logits.double() if self.how == "float64" else logits, batch[1], **options)
+
+
+@pytest.mark.parametrize("how", ["logged", "options", "float64"])
+def test_later_calls_are_not_what_the_first_were(tmp_path, how):
+    net, smoothing = Later(dtype=torch.float32), ls.LabelSmoothing(eps=0.2)
+    net.how = how
+    monitor, _ = fit(tmp_path, net, smoothing, data=Data(dtype=torch.float32), limit_val_batches=0)
+    agrees(monitor, net.batches)
+    assert smoothing.num_smoothed == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "says"),
+    [
+        ("twice", LookupError, r"Later.training_step calls 2 losses \(cross_entropy on \(8, 5\), cross_entropy"),
+        ("checkpointed", RuntimeError, "cross_entropy is called inside of activation checkpointing"),
+    ],
+)
+def test_later_calls_that_do_not_fit(tmp_path, how, error, says):
+    net = Later(dtype=torch.float32)
+    net.how = how
+    with pytest.raises(error, match=says):
+        fit(tmp_path, net, ls.LabelSmoothing(), data=Data(dtype=torch.float32), limit_val_batches=0)
+
+
+def test_a_second_fit_of_another_network(tmp_path):
+    monitor, smoothing = ls.CalibrationMonitor(train=True), ls.LabelSmoothing()
+    for classes in (CLASSES, CLASSES, 7):
+        net = Recorder(dtype=torch.float32, classes=classes)
+        fit(tmp_path, net, smoothing, data=Data(dtype=torch.float32), monitor=monitor, limit_val_batches=0)
+        agrees(monitor, net.batches)
 
 
 class Own(nn.Module):

@@ -20,7 +20,7 @@ from ls_lightning.callbacks.first_step import check_first_step
 from ls_lightning.callbacks.horizon import estimated_steps
 from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
 from ls_lightning.callbacks.schedule_choice import check_settable, eps_of, first_eps, resolve_schedule
-from ls_lightning.callbacks.smoothed_calls import Loss, SmoothedCalls, already_smooths
+from ls_lightning.callbacks.smoothed_calls import CallListener, Loss, SmoothedCalls, already_smooths
 from ls_lightning.callbacks.step_context import enter_with_step, nothing
 from ls_lightning.losses import NegativeSmoothing
 from ls_lightning.schedules import Constant, Feedback, Schedule, eps_at
@@ -261,14 +261,9 @@ class LabelSmoothing(L.Callback):
         self._count_steps()
         self.eps, self._steps = eps, steps
 
-    def leave_statistics(self, place: Callable[[LossCall], Tensor | None]) -> None:
-        """Until this fit ends, have the loss leave statistics of its rows, if it is ``"ce"`` or ``"kl"``.
-
-        Args:
-            place: called with each call of class indices without options, outside of compiled code; returns where they
-                go, float32 ``(4, S)``, as for :func:`~ls_lightning.functional.smoothed_cross_entropy`; or None.
-        """
-        self._calls.statistics = place
+    def tell(self, listener: CallListener) -> None:
+        """Until this fit ends, tell of every call of a loss that ``target`` selects, whether it is smoothed or not."""
+        self._calls.listener = listener
 
     def _settings(self) -> dict[str, Any]:
         """What must be equal on all ranks; values, since the repr of a function is another in each process."""
@@ -286,6 +281,8 @@ class LabelSmoothing(L.Callback):
     def _begin_step(self, trainer: L.Trainer, step: AbstractContextManager[None]) -> AbstractContextManager[None]:
         """Write eps; returns ``step`` to be entered. No hook: to call one takes Lightning longer than this."""
         self._calls.count = 0
+        if self._calls.listener is not None:
+            self._calls.listener.begin()
         if self.feedback is not None:
             self.eps = self.feedback.write(self._calls.loss)
         elif self._moves or self._written is None:

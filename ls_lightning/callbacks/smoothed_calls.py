@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,23 @@ from ls_lightning.tap import KINDS, Kind, LossCall, is_checkpointed
 Loss = str | nn.Module | Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+class CallListener(Protocol):
+    """Is told of the calls of a loss, of each before it is answered."""
+
+    def begin(self) -> None:
+        """A step begins, perhaps again with the same batch."""
+
+    def place(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """A call of class indices without options, outside of compiled code, whose answer may leave statistics.
+
+        Returns:
+            Where those of its rows go, float32 ``(4, S)``; None for nowhere, and then the call is told as others are.
+        """
+
+    def hear(self, call: LossCall) -> None:
+        """Any other call."""
+
+
 class SmoothedCalls:
     """Computes the smoothed loss for each :class:`~ls_lightning.tap.LossCall`, with the options of the call.
 
@@ -38,8 +55,7 @@ class SmoothedCalls:
         skipped: the function of a call that this loss is not for.
         target: what the first call that was answered was given, outside of compiled code, until it is set to None.
         watch: called with each call that is answered, outside of compiled code; None for nobody.
-        statistics: called with each call of class indices, without options and outside of compiled code, that a loss
-            answers which leaves them: where the statistics of its rows go, float32 ``(4, S)``, or None.
+        listener: is told of every call, answered or not; None for nobody.
     """
 
     def __init__(self, loss: Loss, eps: float, override: bool = False) -> None:
@@ -49,17 +65,39 @@ class SmoothedCalls:
         self._others = {name for name, kind in KINDS.items() if self.kind not in (None, kind)}
         self._is_ours = type(self.loss) in LOSSES.values()
         self._function = _FUNCTIONS.get(loss) if isinstance(loss, str) else None
-        self._leaves = _leaves_statistics(self.loss)
+        self._leaves = _can_leave_statistics(self.loss)
         self._eps: float | None = None
         self.count = 0
         self.answered = False
         self.skipped: str | None = None
         self.target: Tensor | None = None
         self.watch: Callable[[LossCall], None] | None = None
-        self.statistics: Callable[[LossCall], Tensor | None] | None = None
+        self.listener: CallListener | None = None
 
     def __call__(self, call: LossCall) -> Tensor | None:
         """The smoothed loss; None for a call that keeps its own."""
+        if self.listener is None:
+            return self._answer(call, None)
+        place = self.listener.place(call.logits, call.target) if self._leaves_statistics(call) else None
+        if place is None:
+            self.listener.hear(call)
+        return self._answer(call, place)
+
+    def quick(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """The same for ``cross_entropy(logits, target)``, in a step that is not compiled and not the first."""
+        if self._function is None or self._eps is None or not (self.answered and logits.requires_grad):
+            return None
+        if self.watch is not None or logits.ndim < 2 or is_checkpointed() or not torch.is_grad_enabled():
+            return None
+        place = None
+        if self.listener is not None:
+            place = None if target.is_floating_point() else self.listener.place(logits, target)
+            if place is None:
+                return None
+        self.count += 1
+        return self._function(logits, target, self._eps, statistics=place)
+
+    def _answer(self, call: LossCall, place: Tensor | None) -> Tensor | None:
         if call.function in self._others:
             self.skipped = call.function
             return None
@@ -80,10 +118,7 @@ class SmoothedCalls:
             if self.watch is not None:
                 self.watch(call)
         self.answered = True
-        is_usual = not (compiling or call.options) and call.function == "cross_entropy" and call.logits.ndim > 1
-        leaves = is_usual and self.statistics is not None and self._leaves and not call.target.is_floating_point()
-        place = self.statistics(call) if leaves and self.statistics is not None else None
-        if is_usual and self._function is not None and self._eps is not None:
+        if _is_usual(call) and not compiling and self._function is not None and self._eps is not None:
             return self._function(call.logits, call.target, self._eps, statistics=place)
         logits, target = call.batch()
         logits = _logit(logits) if call.input == "probs" else logits
@@ -95,21 +130,15 @@ class SmoothedCalls:
             )
         return answer.squeeze(0) if logits.ndim > call.logits.ndim else answer
 
-    def quick(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """The same for ``cross_entropy(logits, target)`` outside of compiled code, where nobody looks at the call."""
-        if self._function is None or self._eps is None or not (self.answered and logits.requires_grad):
-            return None
-        if self.watch is not None or self.statistics is not None or logits.ndim < 2:
-            return None
-        if is_checkpointed() or not torch.is_grad_enabled():
-            return None
-        self.count += 1
-        return self._function(logits, target, self._eps)
-
     def set_eps(self, eps: float) -> None:
         """Write it to the loss."""
         self.loss.set_eps(eps)  # type: ignore[operator]
         self._eps = eps
+
+    def _leaves_statistics(self, call: LossCall) -> bool:
+        if not (self._leaves and _is_usual(call)) or is_dynamo_compiling() or call.target.is_floating_point():
+            return False
+        return call.logits.requires_grad and torch.is_grad_enabled()
 
     def _options(self, call: LossCall) -> dict[str, Any]:
         """The options of the call, if the loss can take them and has none of its own."""
@@ -176,7 +205,11 @@ def _as_module(loss: Loss, eps: float) -> nn.Module:
     return loss if isinstance(loss, nn.Module) else FunctionLoss(loss, eps=eps)
 
 
-def _leaves_statistics(loss: nn.Module) -> bool:
+def _is_usual(call: LossCall) -> bool:
+    return not call.options and call.function == "cross_entropy" and call.logits.ndim > 1
+
+
+def _can_leave_statistics(loss: nn.Module) -> bool:
     """Whether it can leave statistics of rows, with the same ones ignored as torch's own loss does."""
     is_known = type(loss) in (SmoothedCrossEntropy, SmoothedKLDiv)
     return is_known and getattr(loss, "ignore_index", None) == -100 and getattr(loss, "input", None) == "logits"

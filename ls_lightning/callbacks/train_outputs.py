@@ -43,12 +43,13 @@ class TrainOutputs:
         self._has_warned = False
         self._tap: Tap | None = None
         self._calls: list[LossCall] = []
+        self._seen = 0
         self._has_run = False
         self._listens = False
         self._reads: Callable[[dict[str, Any], torch.device], bool] | None = None
         self._num_classes = 0
-        self._shape = torch.empty(0, device="meta")
-        self._place: tuple[Tensor, Tensor] | None = None
+        self._usual = _NO_CALL
+        self._room = _NO_CALL.logits
         self._statistics: Tensor | None = None
         self._undo: Callable[[], None] = nothing
 
@@ -69,18 +70,21 @@ class TrainOutputs:
         Args:
             trainer: of the fit.
             pl_module: what is trained.
-            smoothing: answers the calls of the loss, and may leave statistics of their rows in passing.
+            smoothing: answers calls of losses. Where it looks for the same ones it tells of them, which takes less time
+                than to look again, and may leave statistics of their rows in passing.
             reads: whether those are wanted for batches that metrics measure with such options, on such a device.
         """
         self.close()
         self._num_mixed = None
         self._has_warned = False
-        if self._only.read is None:
-            self._tap = Tap(pl_module, self._see, self._target(smoothing))
-            self._undo = enter_with_step(trainer, "train", self._enter)
+        if self._only.read is not None:
+            return
+        if smoothing is not None and self._looks_for_the_same(smoothing):
             self._reads = reads
-            if smoothing is not None and reads is not None:
-                smoothing.leave_statistics(self._give_place)
+            smoothing.tell(self)
+        else:
+            self._tap = Tap(pl_module, self.hear, self._only.target)
+            self._undo = enter_with_step(trainer, "train", self._enter)
 
     def close(self) -> None:
         """End the fit; nothing of it is kept."""
@@ -89,8 +93,9 @@ class TrainOutputs:
         self._tap = None
         self._calls = []
         self._has_run = self._listens = False
-        self._num_classes = 0
-        self._place = self._statistics = None
+        self._seen = self._num_classes = 0
+        self._usual = _NO_CALL
+        self._reads = self._statistics = None
 
     def of_batch(self, pl_module: L.LightningModule, batch: Any, outputs: Any) -> Outputs | None:
         """What the batch that has just been trained on was; None if it was not, or that cannot be known.
@@ -99,16 +104,16 @@ class TrainOutputs:
             LookupError: the step called no loss, or several, or one with mixtures of classes.
         """
         calls, self._calls = self._calls, []
-        statistics, self._statistics, self._place = self._statistics, None, None
+        statistics, self._statistics = self._statistics, None
         self._has_run = False
         if pl_module.automatic_optimization and not outputs:  # training_step returned None
             return None
-        seen = 0 if self._tap is None else self._tap.calls
+        if statistics is not None and len(calls) == 1 and not self._only.given_up:
+            return Outputs(calls[0].logits, calls[0].target, _USUAL, len(calls[0].target), statistics)
+        seen = self._seen if self._tap is None else self._tap.calls
         call = self._only.of_step(calls, seen, "train", pl_module, batch, outputs)
         if call is None:
             return None
-        if statistics is not None:
-            return Outputs(call.logits, call.target, _USUAL, len(call.target), statistics)
         logits, target, options = read_call(call)
         if call.target.is_floating_point():
             target, mixed = single_class(call, target, options)
@@ -136,32 +141,36 @@ class TrainOutputs:
             "read=lambda module, batch, outputs: (logits, labels))."
         )
 
-    def _target(self, smoothing: LabelSmoothing | None) -> str | Select:
-        """Ours; or of a loss that ``smoothing`` answers where it is called, so that it calls none of torch's."""
-        if self._only.target == "auto" and smoothing is not None and isinstance(smoothing.target, str):
-            return smoothing.target
-        return self._only.target
+    def begin(self) -> None:
+        """A step begins; of its runs with one batch the first counts."""
+        self._listens, self._has_run = not self._has_run, True
+        self._seen = 0
 
-    def _give_place(self, call: LossCall) -> Tensor | None:
-        """Where the statistics of the call's rows go; None for nowhere."""
-        logits = call.logits
+    def place(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """Where the statistics of a call's rows go; None for nowhere."""
         if not self._listens or logits.dtype == torch.float64:  # of which float32 would keep less
             return None
+        if logits.shape != self._usual.logits.shape and not self._expect(logits, target):
+            return None
+        self._statistics = place = torch.empty_like(self._room)
+        self._calls.append(self._usual)
+        self._seen += 1
+        return place
+
+    def _expect(self, logits: Tensor, target: Tensor) -> bool:
+        """Prepare for calls of this shape; whether statistics of their rows are wanted."""
         if logits.shape[1] != self._num_classes:
             options = {"num_classes": logits.shape[1], **_USUAL}
             if self._reads is None or not self._reads(options, logits.device):
-                return None
+                return False
             self._num_classes = logits.shape[1]
-        place = torch.empty(LINES, call.target.numel(), device=logits.device)
-        self._place = logits, place
-        return place
+        shapes = torch.empty(logits.shape, device="meta"), torch.empty(target.shape, device="meta")
+        self._usual = LossCall("cross_entropy", *shapes, {}, 0.0, 0)
+        self._room = torch.empty(LINES, target.numel(), device=logits.device)
+        return True
 
-    def _enter(self) -> AbstractContextManager[Any]:
-        self._listens, self._has_run = not self._has_run, True
-        assert self._tap is not None
-        return self._tap.step()
-
-    def _see(self, call: LossCall) -> None:
+    def hear(self, call: LossCall) -> None:
+        """A call of which copies are kept, if it is trained on."""
         if not self._listens:
             return
         trains = call.logits.requires_grad and torch.is_grad_enabled()
@@ -169,21 +178,22 @@ class TrainOutputs:
             if trains:
                 self._calls.append(call)
             return
-        place, self._place = self._place, None
-        if place is not None and place[0] is call.logits:
-            self._statistics = place[1]
-            if self._shape.shape != call.logits.shape:
-                self._shape = torch.empty(call.logits.shape, device="meta")
-            self._calls.append(_with(call, self._shape, call.target))
-        elif torch._C._current_graph_task_id() != -1:  # checkpointing computes it again in the backward pass
+        self._seen += 1
+        if torch._C._current_graph_task_id() != -1:  # checkpointing computes it again in the backward pass
             return
-        elif trains or is_checkpointed():
-            self._calls.append(_with(call, call.logits.detach().clone(), call.target.detach().clone()))
+        if trains or is_checkpointed():
+            self._calls.append(call._replace(logits=call.logits.detach().clone(), target=call.target.detach().clone()))
 
+    def _looks_for_the_same(self, smoothing: LabelSmoothing) -> bool:
+        """Whether the calls that count are those ``smoothing`` sees; a loss that it names calls none of torch's."""
+        own, its = self._only.target, smoothing.target
+        return own is its or own == its or (own == "auto" and isinstance(its, str))
 
-def _with(call: LossCall, logits: Tensor, target: Tensor) -> LossCall:
-    """A call with others in place of its tensors, in less time than ``_replace`` takes."""
-    return LossCall(call.function, logits, target, call.options, call.label_smoothing, call.position)
+    def _enter(self) -> AbstractContextManager[Any]:
+        self.begin()
+        assert self._tap is not None
+        return self._tap.step()
 
 
 _USUAL: dict[str, Any] = {"task": "multiclass", "ignore_index": -100}
+_NO_CALL = LossCall("", torch.empty(0, device="meta"), torch.empty(0, device="meta"), {}, 0.0, 0)
