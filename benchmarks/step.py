@@ -7,6 +7,7 @@ The fits take turns of eight steps; times are the processor's, and lower quartil
 least: of the steps, and of the means of a validation, since the monitor measures several batches at once. Where a fit
 lies in memory makes its steps up to 2 % slower or faster, and so does being the first of them: so there are several
 rounds of new fits, each begins with another one, and what counts are medians of the rounds.
+Within a step nothing of ours is in the processor's caches; a loop says what it takes where it is.
 Run: ``python benchmarks/step.py [rounds]``; it writes its section of ``benchmarks/RESULTS.md``.
 """
 
@@ -40,7 +41,7 @@ from ls_lightning.config import register_schema, settle
 from ls_lightning.functional import smoothed_cross_entropy
 from ls_lightning.job import quieten, run_job
 
-BATCH, SKIPPED, EPOCHS, JOB_EPOCHS = 128, 20, 6, 24
+BATCH, SKIPPED, EPOCHS, JOB_EPOCHS, LOOPS = 128, 20, 6, 24, 2048
 Seconds = Mapping[str, list[float]]
 SETTINGS = {
     "accelerator": "cpu",
@@ -221,6 +222,50 @@ def compare_callbacks(rounds: int) -> list[str]:
     return [*head, *table(list(kinds), steps, validations)]
 
 
+class Loop(L.Callback):
+    """Within a fit, the loss of a batch again and again, with all that callbacks do for it and nothing of the step."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx != SKIPPED:  # which is that of a first step no more
+            return
+        logits, y = torch.randn(BATCH, 10, requires_grad=True), batch[1]
+        others = [callback for callback in trainer.callbacks if callback is not self]
+        since = time.thread_time()
+        for _ in range(LOOPS):
+            with trainer.precision_plugin.train_step_context():
+                loss = F.cross_entropy(logits, y)
+            for callback in others:
+                if callable(callback.on_train_batch_end):
+                    callback.on_train_batch_end(trainer, pl_module, {"loss": loss}, batch, batch_idx)
+        self.seconds.append((time.thread_time() - since) / LOOPS)
+
+
+def compare_warm(rounds: int) -> list[str]:
+    torch.set_num_threads(1)
+    smoothing = partial(ls.LabelSmoothing, eps=0.1)
+    kinds = {
+        "`LabelSmoothing(0.1)`": (smoothing,),
+        "`LabelSmoothing(0.1)`, `CalibrationMonitor(train=True)`": (
+            smoothing,
+            partial(ls.CalibrationMonitor, train=True),
+        ),
+    }
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(rounds):
+        for kind, ours in turned(kinds, number).items():
+            callbacks = [*(make() for make in ours), Loop(seconds[kind])]
+            L.Trainer(callbacks=callbacks, max_epochs=1, limit_val_batches=0, **SETTINGS).fit(Net(), *loaders())
+    plain, both = (1e6 * statistics.median(found) for found in seconds.values())
+    return [
+        f"The loss of a batch of {BATCH} in a loop, with what callbacks do for it: {plain:.1f} µs with "
+        f"`LabelSmoothing(0.1)`, {both:.1f} with `CalibrationMonitor(train=True)` beside it: its metrics take "
+        f"{both - plain:.1f} µs, all additions of {LOOPS} batches included."
+    ]
+
+
 def compare_job(rounds: int) -> list[str]:
     kinds = {"bare Lightning": True, "a job": False}
     steps = []
@@ -243,7 +288,7 @@ def main() -> None:
         f"128 units, one thread; medians of {rounds} rounds of {EPOCHS} epochs, in turns of eight steps, of lower "
         f"quartiles of the processor's time.\n"
         f"{machine('torch', 'lightning', 'torchmetrics')}.\n\n"
-    ) + "\n".join([*compare_callbacks(rounds), "", *compare_job(rounds)])
+    ) + "\n".join([*compare_callbacks(rounds), "", *compare_warm(rounds), "", *compare_job(rounds)])
     print(text)
     write_section("step", text)
 
