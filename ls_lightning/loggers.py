@@ -121,8 +121,8 @@ class CSVHistory(Logger):
         else:
             with self.path.open("r+", newline="") as file:
                 file.seek(self._last_row)
-                file.truncate()
                 self._put(file, rows)
+                file.truncate()  # last: a kill loses no row
         self._rows, self._carried = rows[-1:], True
 
     def _read(self) -> list[dict[str, Any]]:

@@ -80,6 +80,22 @@ def test_a_resumed_run_adds_to_the_row_of_its_step(tmp_path):
     assert [row["val/acc"] for row in rows(tmp_path)] == ["", "", "0.25", ""]
 
 
+def test_a_write_that_is_killed_loses_no_row(tmp_path, monkeypatch):
+    history = CSVHistory(tmp_path)
+    for step in range(4):
+        history.log_metrics({"loss": step}, step=step)
+    history.flush()
+    history.log_metrics({"loss": 4}, step=4)
+
+    def killed(*args):
+        raise SystemExit
+
+    monkeypatch.setattr(history, "_put", killed)
+    with pytest.raises(SystemExit):
+        history.flush()
+    assert [row["loss"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
+
+
 def test_nothing_logged_leaves_no_file(tmp_path):
     history = CSVHistory(tmp_path / "sub")
     history.finalize("success")

@@ -1,5 +1,7 @@
 """A run that breaks off anywhere and goes on from its checkpoint ends with the bits of an unbroken one."""
 
+import functools
+
 import lightning as L
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 from ls_lightning.callbacks.calibration_monitor import CalibrationMonitor
 from ls_lightning.callbacks.label_smoothing import LabelSmoothing
+from ls_lightning.callbacks.resume_point import ResumePoint
 from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.callbacks.train_loss import TrainLoss
 from ls_lightning.loggers import CSVHistory
@@ -15,7 +18,20 @@ from ls_lightning.schedules import Linear
 from ls_lightning.zoo.data_order import EpochOrder
 from ls_lightning.zoo.data_sklearn import DigitsData
 
-BATCHES = 9  # of an epoch
+BATCHES = 8  # of an epoch
+RESUMED = [  # hooks of a resumed run, in about this order
+    "setup",
+    "on_fit_start",
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_batch_end",
+    "on_validation_end",
+    "on_train_epoch_end",
+]
 
 
 class Net(L.LightningModule):
@@ -52,21 +68,21 @@ class Break(L.Callback):
             raise RuntimeError("a rank died")
 
 
-def fit(folder, *callbacks, ckpt_path=None, **options):
+def fit(folder, *callbacks, ckpt_path=None, max_epochs=4, **options):
     L.seed_everything(3, workers=True, verbose=False)
     model = Net()
     saving = ModelCheckpoint(folder, filename="last", save_on_exception=True, enable_version_counter=False)
     smoothing = LabelSmoothing(schedule=Linear(0.3, 0.0), total_steps=4 * BATCHES)
     model.history = CSVHistory(folder)
     trainer = L.Trainer(
-        max_epochs=4,
+        max_epochs=max_epochs,
         accelerator="cpu",
         logger=model.history,
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[SeededSteps(3), TrainLoss(), smoothing, saving, *callbacks],
+        callbacks=[ResumePoint(), SeededSteps(3), TrainLoss(), smoothing, saving, *callbacks],
         **options,
     )
     trainer.fit(model, datamodule=DigitsData(batch_size=128), ckpt_path=ckpt_path, weights_only=False)
@@ -97,6 +113,96 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, unbroken, hook, at):
         fit(tmp_path, Break(hook, at))
     resumed = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt")
     assert resumed.targets == unbroken.targets[len(unbroken.targets) - len(resumed.targets) :]
+    torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
+    assert resumed.history.path.read_text() == unbroken.history.path.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", RESUMED)
+@pytest.mark.parametrize(
+    ("hook", "at"),
+    [
+        ("on_train_batch_start", 1),
+        ("on_before_optimizer_step", BATCHES + 4),
+        ("on_train_batch_end", 2 * BATCHES - 1),
+        ("on_validation_start", 1),
+        ("on_validation_batch_end", 3),
+        ("on_train_epoch_start", 1),
+        ("on_train_epoch_end", 1),
+    ],
+)
+def test_a_run_that_breaks_off_twice_equals_an_unbroken_one(tmp_path, unbroken, hook, at, again):
+    """The second time before the resumed run has done what it would do first."""
+    with pytest.raises(RuntimeError, match="a rank died"):
+        fit(tmp_path, Break(hook, at))
+    with pytest.raises(RuntimeError, match="a rank died"):
+        fit(tmp_path, Break(again, 0), ckpt_path=tmp_path / "last.ckpt")
+    resumed = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt")
+    torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
+    assert resumed.history.path.read_text() == unbroken.history.path.read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Unbroken runs by their options."""
+    return functools.cache(lambda **options: measured_fit(tmp_path_factory.mktemp("whole"), **options))
+
+
+def measured_fit(folder, *callbacks, **options):
+    # Batches of a broken accumulation are measured twice, as they are trained on.
+    return fit(folder, CalibrationMonitor(train="accumulate_grad_batches" not in options), *callbacks, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hook", "at"),
+    [
+        ("on_train_batch_start", 5),
+        ("on_after_backward", BATCHES + 3),
+        ("on_train_batch_end", 2),
+        ("on_train_batch_end", BATCHES + 4),
+        ("on_validation_start", 1),
+        ("on_validation_batch_end", 3),
+        ("on_validation_epoch_end", 1),
+        ("on_validation_end", 1),
+        ("on_train_epoch_start", 2),
+        ("on_train_epoch_end", 2),
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_grad_batches": 3},
+        {"accumulate_grad_batches": 2, "val_check_interval": 3},
+        {"val_check_interval": 3},
+        {"check_val_every_n_epoch": 2},
+        {"check_val_every_n_epoch": None, "val_check_interval": 11},
+        {"limit_train_batches": 5},
+        {"limit_val_batches": 0},
+        {"max_steps": 29},
+        {"max_steps": 13, "accumulate_grad_batches": 2, "limit_val_batches": 0},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_logs_what_an_unbroken_one_does(tmp_path, whole, options, hook, at):
+    """With validations and steps that do not end together with the epochs; nothing is measured twice or left away."""
+    cut = Break(hook, at)
+    try:
+        measured_fit(tmp_path, cut, **options)
+    except RuntimeError:
+        assert cut.calls == at + 1
+    resumed = measured_fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", **options)
+    torch.testing.assert_close(resumed.state_dict(), whole(**options).state_dict(), rtol=0, atol=0)
+    if hook != "on_train_epoch_end":  # Lightning logs what is measured there when all have measured
+        assert resumed.history.path.read_text() == whole(**options).history.path.read_text()
+
+
+@pytest.mark.parametrize("first", [5, BATCHES, 13])
+def test_more_steps_after_the_last(tmp_path, unbroken, first):
+    """``max_steps`` may end a run amid an epoch; one that goes on from there is as if it had not."""
+    fit(tmp_path, max_epochs=-1, max_steps=first)
+    resumed = fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", max_epochs=-1, max_steps=4 * BATCHES)
+    assert resumed.targets == unbroken.targets[first:]
     torch.testing.assert_close(resumed.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
     assert resumed.history.path.read_text() == unbroken.history.path.read_text()
 

@@ -120,7 +120,7 @@ class CalibrationMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._training is not None:
-            self._training.add(pl_module, batch, outputs)
+            self._training.add(pl_module, batch, outputs, first=batch_idx == 0)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -37,8 +37,6 @@ class TrainLoss(L.Callback):
         self._sum: Tensor | None = None
         self._hits: Tensor | None = None
         self._counts_hits = False
-        self._steps = 0
-        self._restored: int | None = None
 
     @property
     def logged_keys(self) -> set[str]:
@@ -53,25 +51,15 @@ class TrainLoss(L.Callback):
                 callback.watch = self._see if self.accuracy and trainer.is_global_zero else None
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict["steps"]
-
-    @override
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        # Resumed from a checkpoint that an error left amid a step, Lightning counts that step twice.
-        if self._restored is not None:
-            trainer.fit_loop.epoch_loop._batches_that_stepped, self._restored = self._restored, None
         self._counts_hits = bool(trainer.loggers) and trainer._logger_connector.should_update_logs
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._sum = self._hits = None
+        _flush(trainer)  # what was logged at the end of the epoch before, after its checkpoint was written
 
     @override
     def on_train_batch_end(
@@ -91,19 +79,22 @@ class TrainLoss(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=step)
         self._sum = self._hits = None
-        self._steps = step + 1
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVHistory):
-                logger.flush()
+        _flush(trainer)
 
     def _see(self, call: LossCall) -> None:
         if self._counts_hits:
             found = count_hits(*read_call(call))
             if found is not None:
                 self._hits = found if self._hits is None else self._hits + found
+
+
+def _flush(trainer: L.Trainer) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVHistory):
+            logger.flush()
 
 
 def count_hits(logits: Tensor, target: Tensor, options: Mapping[str, Any]) -> Tensor | None:

@@ -38,8 +38,10 @@ class TrainMetrics:
             self._metrics.resume(0, **self._loaded, device=pl_module.device)
         self._loaded = None
 
-    def add(self, pl_module: L.LightningModule, batch: Any, outputs: Any) -> None:
-        """Add the batch that has just been trained on."""
+    def add(self, pl_module: L.LightningModule, batch: Any, outputs: Any, first: bool) -> None:
+        """Add the batch that has just been trained on; the first of an epoch begins anew."""
+        if first:  # what is there, a checkpoint has of an epoch whose end it did not see
+            self._metrics.reset(1)
         found = self._outputs.of_batch(pl_module, batch, outputs)
         if found is not None:
             self._metrics.update(0, found)

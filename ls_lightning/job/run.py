@@ -23,6 +23,7 @@ from ls_lightning.assemble import build_data, build_model, build_trainer, withou
 from ls_lightning.callbacks.agreement import RanksAgree
 from ls_lightning.callbacks.elapsed import Elapsed
 from ls_lightning.callbacks.idle_hooks import skip_idle_hooks
+from ls_lightning.callbacks.resume_point import ResumePoint
 from ls_lightning.callbacks.seeded_steps import SeededSteps
 from ls_lightning.cluster import check_processes
 from ls_lightning.config import check_targets
@@ -67,8 +68,8 @@ def run_job(cfg: DictConfig, folder: Path, choices: dict[str, str], overrides: S
     trainer = build_trainer(cfg)
     check_processes(trainer)
     elapsed = Elapsed(since=started)
-    ours = [RanksAgree(decisive(config)), SeededSteps(cfg.seed), elapsed]
-    trainer.callbacks.extend(ours)  # type: ignore[attr-defined]
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:] = [ResumePoint(), *callbacks, RanksAgree(decisive(config)), SeededSteps(cfg.seed), elapsed]
     claim = Claim(folder, config, new=ckpt_path is None) if trainer.is_global_zero else None
     try:
         with as_config_error("logger", Exception):  # wandb begins its run here

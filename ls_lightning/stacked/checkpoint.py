@@ -30,7 +30,6 @@ def save_member(
     classifier.model.to(next(iter(network.values())).dtype).load_state_dict(network)
     saving = only(member.callbacks, ModelCheckpoint)
     saving.best_model_path = str(path)
-    member.train_loss._steps = trainer.fit_loop.epoch_loop._batches_that_stepped
     states = {callback.state_key: state for callback in member.callbacks if (state := callback.state_dict())}
     checkpoint = {
         **trainer._checkpoint_connector.dump_checkpoint(weights_only=True),

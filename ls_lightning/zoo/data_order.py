@@ -69,10 +69,11 @@ class ResumableLoader(DataLoader[Any]):
         return super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch the optimizer has seen."""
+        """How many batches of this epoch the optimizer has made steps of."""
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         seen = cast(_ProcessedTracker, progress.current).processed
-        return {"batches": 0 if progress.is_last_batch and seen == progress.current.ready else seen}
+        over = progress.is_last_batch and seen == progress.current.ready
+        return {"batches": 0 if over else seen - seen % self.trainer.accumulate_grad_batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin the next iteration after them."""
