@@ -71,6 +71,21 @@ def test_dropout_acts_in_training_only(model):
     assert torch.equal(network(x), network(x))
 
 
+def test_batch_norm_of_the_mlp():
+    torch.manual_seed(0)
+    network, x = MLP((5,), 3, hidden=[8, 4], batch_norm=True).double(), torch.randn(6, 5).double()
+    first, norm, _, second, other, _, last = list(network.net)[1:]
+    hidden = first(x)
+    unit = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + norm.eps).sqrt()
+    wanted = last(other(second(unit.relu())).relu())
+    torch.testing.assert_close(network(x), wanted)
+    torch.testing.assert_close(norm.running_mean, 0.1 * hidden.mean(0))
+    assert not torch.equal(other.running_mean, torch.zeros(4))
+    network.eval()
+    one_by_one = torch.cat([network(row) for row in x.split(1)])
+    torch.testing.assert_close(network(x), one_by_one)
+
+
 def test_each_stage_of_the_cnn_halves_the_image():
     network = CNN((3, 16, 24), 2, channels=[4, 6, 8])
     shapes = []
@@ -204,6 +219,7 @@ WRONG = {
     "dropout": (lambda: MLP((3,), 2, dropout=1.0), "dropout must be in [0, 1), got 1.0."),
     "dropout, nan": (lambda: CNN((3, 8, 8), 2, dropout=float("nan")), "dropout must be in [0, 1), got nan."),
     "dropout, text": (lambda: MLP((3,), 2, dropout="a"), "dropout must be in [0, 1), got 'a'."),
+    "batch_norm": (lambda: MLP((3,), 2, batch_norm=1), "batch_norm must be true or false, got 1."),
     "outputs": (lambda: Linear((3,), 0), "num_outputs must be an integer of at least 1, got 0."),
     "input shape": (lambda: Linear((), 2), "input_shape must be a list of integers of at least 1, got []."),
 }

@@ -63,8 +63,9 @@ class StackedNetwork(nn.Module):
     def _pass(self, layer: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
         if isinstance(layer, nn.Flatten):
             return x.flatten(2)
-        if isinstance(layer, nn.Linear) and "bias" in tensors:
-            return torch.baddbmm(tensors["bias"].unsqueeze(1), x, tensors["weight"].mT)
+        if isinstance(layer, nn.Linear):
+            weight = tensors["weight"].mT
+            return torch.baddbmm(tensors["bias"].unsqueeze(1), x, weight) if "bias" in tensors else x.bmm(weight)
         if isinstance(layer, nn.ReLU):
             return x.relu()
         if isinstance(layer, nn.Dropout):

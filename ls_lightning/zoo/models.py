@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .checks import check_int, check_ints, check_share, is_int
+from .checks import check_bool, check_int, check_ints, check_share, is_int
 
 
 class Linear(nn.Module):
@@ -44,17 +44,20 @@ class MLP(nn.Module):
 
     .. math:: h_0 = \mathrm{vec}(x),\quad h_l = \mathrm{relu}(W_l h_{l-1} + b_l),\quad z = W h_L + b
 
+    with ``batch_norm`` the relu of the batch norm of :math:`W_l h_{l-1}`, whose shift is the bias.
+
     Args:
         input_shape: of one sample, ``(D,)`` or ``(C, H, W)``.
         num_outputs: K, at least 1.
         hidden: width of each hidden layer; ``()`` gives a linear model.
         dropout: probability of zeroing a hidden unit in training, in [0, 1).
+        batch_norm: normalise each hidden unit over the batch; in training it needs batches of two samples or more.
 
     Returns:
         Called with ``(N, *input_shape)``: logits ``(N, K)``.
 
     Raises:
-        ValueError: a size is not a positive integer, or ``dropout`` is outside [0, 1).
+        ValueError: a size is not a positive integer, ``dropout`` is outside [0, 1), or ``batch_norm`` is not a bool.
 
     Example:
         >>> import torch
@@ -69,14 +72,17 @@ class MLP(nn.Module):
         *,
         hidden: Sequence[int] = (128, 64),
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         shape, outputs = check_ints("input_shape", input_shape), check_int("num_outputs", num_outputs)
         check_share("dropout", dropout, zero=True)
+        check_bool("batch_norm", batch_norm)
         width = math.prod(shape)
         layers: list[nn.Module] = [nn.Flatten()]
         for units in check_ints("hidden", hidden, empty=True):
-            layers += [nn.Linear(width, units), nn.ReLU(), *_dropout(dropout)]
+            norm = [nn.BatchNorm1d(units)] if batch_norm else []
+            layers += [nn.Linear(width, units, bias=not norm), *norm, nn.ReLU(), *_dropout(dropout)]
             width = units
         self.net = nn.Sequential(*layers, nn.Linear(width, outputs))
 
