@@ -81,6 +81,8 @@ def test_batch_norm_of_the_mlp():
     torch.testing.assert_close(network(x), wanted)
     torch.testing.assert_close(norm.running_mean, 0.1 * hidden.mean(0))
     assert not torch.equal(other.running_mean, torch.zeros(4))
+    with pytest.raises(ValueError, match=r"at least 2 samples, got 1\. Change data\.batch_size\."):
+        network(x[:1])
     network.eval()
     one_by_one = torch.cat([network(row) for row in x.split(1)])
     torch.testing.assert_close(network(x), one_by_one)

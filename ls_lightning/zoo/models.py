@@ -77,7 +77,7 @@ class MLP(nn.Module):
         super().__init__()
         shape, outputs = check_ints("input_shape", input_shape), check_int("num_outputs", num_outputs)
         check_share("dropout", dropout, zero=True)
-        check_bool("batch_norm", batch_norm)
+        self.batch_norm = check_bool("batch_norm", batch_norm)
         width = math.prod(shape)
         layers: list[nn.Module] = [nn.Flatten()]
         for units in check_ints("hidden", hidden, empty=True):
@@ -88,6 +88,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, K)`` of inputs ``(N, *input_shape)``."""
+        if self.batch_norm and self.training and len(x) == 1:
+            raise ValueError("batch_norm needs training batches of at least 2 samples, got 1. Change data.batch_size.")
         return _logits(self.net, x)
 
 
