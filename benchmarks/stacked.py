@@ -5,7 +5,8 @@ process to its end: one job with and without pictures (a stacked job draws none)
 divided between two; and 5 jobs one by one through the process launcher, whose time is also given times 5. Besides the
 time of the clock the processor's is shown, which other programs on the machine disturb less; that of the process
 launcher's jobs, which are no children of it, cannot be seen from here.
-Run: ``python benchmarks/stacked.py``; it writes the section `stacked` of ``benchmarks/RESULTS.md``.
+Run: ``python benchmarks/stacked.py``; it writes the section `stacked` of ``benchmarks/RESULTS.md``. On a GPU
+``python benchmarks/stacked.py 3 gpu``, with small convolutional networks: the section `stacked_gpu`.
 """
 
 import os
@@ -21,13 +22,15 @@ from results_page import machine, write_section
 
 ROUNDS = 3
 TRAIN = [sys.executable, "-m", "ls_lightning.train"]
-OPTIONS = ["trainer=cpu", "trainer.enable_progress_bar=false"]
+GPU = "gpu" in sys.argv[2:]
+OPTIONS = [*(["trainer=gpu", "model=cnn"] if GPU else ["trainer=cpu"]), "trainer.enable_progress_bar=false"]
+STACKED = ["hydra/launcher=stacked", f"hydra.launcher.gpu={GPU}"]
 SWEEP = [*TRAIN, "-m", *OPTIONS, "eps=0,0.05,0.1,0.2,0.3", "hydra.sweep.dir=sweep"]
 WAYS = {
     "1 job, with pictures": [*TRAIN, *OPTIONS, "eps=0.1", "hydra.run.dir=job"],
     "1 job": [*TRAIN, *OPTIONS, "eps=0.1", "~callbacks.pictures", "hydra.run.dir=job"],
-    "25 jobs stacked": [*SWEEP, "seed=range(5)", "hydra/launcher=stacked"],
-    "25 jobs stacked, `n_jobs=2`": [*SWEEP, "seed=range(5)", "hydra/launcher=stacked", "hydra.launcher.n_jobs=2"],
+    "25 jobs stacked": [*SWEEP, "seed=range(5)", *STACKED],
+    "25 jobs stacked, `n_jobs=2`": [*SWEEP, "seed=range(5)", *STACKED, "hydra.launcher.n_jobs=2"],
     "5 jobs as processes": [*SWEEP, "seed=0", "~callbacks.pictures", "hydra/launcher=process"],
 }
 
@@ -79,12 +82,16 @@ def main() -> None:
     found = table(costs)
     print(found)
     threads = os.environ.get("OMP_NUM_THREADS", "unset")
+    name, place, network, typed = (
+        ("stacked_gpu", " on a GPU", "a CNN", " gpu") if GPU else ("stacked", "", "an MLP", "")
+    )
     write_section(
-        "stacked",
-        f"""## A sweep as one model
+        name,
+        f"""## A sweep as one model{place}
 
-`python benchmarks/stacked.py {rounds}`: 60 epochs of an MLP on digits, medians of rounds: {rounds}, OMP_NUM_THREADS
-{threads}, load average {min(load):.1f} to {max(load):.1f}. {machine("torch", "lightning", "ls-lightning")}.
+`python benchmarks/stacked.py {rounds}{typed}`: 60 epochs of {network} on digits, medians of rounds: {rounds},
+OMP_NUM_THREADS {threads}, load average {min(load):.1f} to {max(load):.1f}.
+{machine("torch", "lightning", "ls-lightning")}.
 
 {found}
 """,

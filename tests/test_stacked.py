@@ -30,6 +30,14 @@ CASES = {
     ),
     "batch norm in float32": (["eps=0.1 seed=0", "eps=0.1 seed=1"], ["model.batch_norm=true", "optimizer=sgd"]),
     "batch norm, Adam": (["eps=0.1 seed=0", "eps=0.1 seed=1"], ["model.batch_norm=true", FLOAT64]),
+    "convolutions": (
+        ["eps=0.1 seed=0", "eps=0.1 seed=1 optimizer.lr=0.02"],
+        [FLOAT64, "model=cnn", "model.channels=[4,8]", "optimizer=sgd", "trainer.max_epochs=1"],
+    ),
+    "residual blocks": (
+        ["eps=0.1 seed=0", "eps=0 seed=1"],
+        [FLOAT64, "model=resnet", "model.width=4", "optimizer=sgd", "trainer.max_epochs=1"],
+    ),
     "losses and schedules": (LOSSES, [FLOAT64]),
     "learning rates": (
         ["optimizer.lr=0.01", "optimizer.lr=0.001 seed=2", "optimizer.lr=0.01 optimizer.weight_decay=0 seed=1"],

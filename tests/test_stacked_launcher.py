@@ -6,10 +6,12 @@ import signal
 import pytest
 from cli import result, run
 from hydra import initialize_config_module
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from stacks import jobs
 from sweeps import Sweep, wait_for
 
 from hydra_plugins.ls_process_launcher._jobs import Job, State
@@ -84,13 +86,21 @@ def test_a_stack_that_dies_becomes_processes(tmp_path):
     assert sorted(result(tmp_path / "sweep" / str(k))["eps"] for k in range(2)) == [0.0, 0.1]
 
 
-def test_a_gpu_is_left_to_processes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_gpu_is_left_to_processes_unless_asked_for(tmp_path, monkeypatch, gpu):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    hydra = OmegaConf.create({"hydra": {"runtime": {"output_dir": "", "choices": {}}, "job": {"name": "app"}}})
-    cfg = OmegaConf.create({"trainer": {"accelerator": "auto"}})
-    stacks, alone = plan_stacks([Job(k, [], cfg, hydra, tmp_path / str(k)) for k in range(2)], 1)
+    monkeypatch.setattr("hydra_plugins.ls_stacked_launcher._plan._settled", lambda job: OmegaConf.to_container(job.cfg))
+    hydra = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    found = jobs(tmp_path, ["eps=0 model=cnn trainer=auto", "eps=0.1 model=cnn trainer=auto"])
+    cfgs = [OmegaConf.create(job.config) for job in found]
+    queued = [Job(k, [], cfg, hydra, tmp_path / str(k)) for k, cfg in enumerate(cfgs)]
+    stacks, alone = plan_stacks(queued, 1, gpu)
+    if gpu:
+        assert [[job.num for job, _ in stack] for stack in stacks] == [[0, 1]]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        stacks, alone = plan_stacks(queued, 1, gpu)
     assert stacks == []
-    assert next(iter(alone)).startswith("it would be trained on a GPU")
+    assert next(iter(alone)).startswith("model CNN: conv" if gpu else "it would be trained on a GPU")
 
 
 def test_a_configuration_is_composed_once():

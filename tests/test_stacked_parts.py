@@ -90,6 +90,17 @@ def test_what_is_a_process(tmp_path, usual, override, reason):
     assert alone[0].startswith(reason)
 
 
+def test_what_fits_on_a_gpu(tmp_path, monkeypatch):
+    """Convolutions, too; on a CPU they stay alone, and a GPU is no place for a stack unless it is asked for."""
+    found = jobs(tmp_path, [f"eps={eps} model={model} trainer=gpu" for model in ("mlp", "cnn") for eps in (0, 0.1)])
+    on_gpu = [Candidate(job.config, Path(job.folder), gpu=True) for job in found]
+    assert plan(on_gpu) == ([[0, 1], [2, 3]], {})
+    stacks, alone = plan([Candidate(job.config, Path(job.folder)) for job in found])
+    assert stacks == []
+    assert alone[0] == "trainer.accelerator is set"
+    assert alone[2].startswith("model CNN: convolutions gain nothing")
+
+
 def test_a_variable_that_smooths_is_left_to_the_job(tmp_path, usual, monkeypatch):
     monkeypatch.setenv("LS_EPS", "0.1")
     assert planned(tmp_path, besides=usual) == ([], {0: "LS_EPS is set", 1: "LS_EPS is set"})
@@ -131,8 +142,7 @@ def test_stacked_networks_are_each_network(build):
 def test_dropout_draws_what_each_network_draws():
     networks = [MLP((5,), 3, hidden=[40, 20], dropout=0.3) for _ in range(3)]
     stacked, x = StackedNetwork(networks), torch.randn(3, 8, 5)
-    for seed, generator in enumerate(stacked.generators):
-        generator.manual_seed(seed)
+    stacked.seed(range(3))
     found = stacked(x)
     for seed, (network, own, logits) in enumerate(zip(networks, x, found, strict=True)):
         torch.manual_seed(seed)

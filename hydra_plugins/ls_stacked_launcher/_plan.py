@@ -18,29 +18,40 @@ Stacked = tuple[Job, dict[str, Any]]
 """A job and what the process of its stack is told of it."""
 
 
-def plan_stacks(jobs: Sequence[Job], n_jobs: int) -> tuple[list[list[Stacked]], dict[str, list[Job]]]:
-    """The stacks, of two jobs or more, for ``n_jobs`` processes; and for each reason the jobs that are alone by it."""
+def plan_stacks(
+    jobs: Sequence[Job], n_jobs: int, gpu: bool = False
+) -> tuple[list[list[Stacked]], dict[str, list[Job]]]:
+    """Sort the jobs that are queued.
+
+    Args:
+        jobs: of the sweep.
+        n_jobs: processes that share a stack.
+        gpu: whether one is a place for stacks.
+
+    Returns:
+        The stacks, of two jobs or more; and for each reason the jobs that are alone by it.
+    """
     queued = [job for job in jobs if job.state == State.QUEUED]
     alone: dict[str, list[Job]] = {}
     told: list[Stacked] = []
     for job in queued:
-        found = _describe(job)
+        found = _describe(job, gpu)
         if isinstance(found, str):
             alone.setdefault(found, []).append(job)
         else:
             told.append((job, found))
-    stacks, reasons = plan([Candidate(found["config"], job.folder) for job, found in told])
+    stacks, reasons = plan([Candidate(found["config"], job.folder, gpu and _uses_gpu(job)) for job, found in told])
     for k, reason in reasons.items():
         alone.setdefault(reason, []).append(told[k][0])
     return [part for members in stacks for part in _divide([told[k] for k in members], n_jobs)], alone
 
 
-def _describe(job: Job) -> dict[str, Any] | str:
+def _describe(job: Job, gpu: bool) -> dict[str, Any] | str:
     """What the process of a stack is told of a job; or why it cannot be in one."""
     if (job.folder / LAST).is_file():
         return "it goes on from its checkpoint"
-    if OmegaConf.select(job.cfg, "trainer.accelerator", throw_on_missing=False) == "auto" and _has_gpu():
-        return "it would be trained on a GPU, where this has not been tried (trainer=cpu)"
+    if _accelerator(job) == "auto" and (sys.platform == "darwin" or (_uses_gpu(job) and not gpu)):
+        return "it would be trained on a GPU, where this has not been tried (trainer=cpu, or hydra.launcher.gpu=true)"
     before = HydraConfig.instance().cfg
     hydra = job.hydra_cfg.copy()
     with read_write(hydra.hydra.runtime):
@@ -56,9 +67,14 @@ def _describe(job: Job) -> dict[str, Any] | str:
     return {"num": job.num, "config": config, "folder": str(job.folder), "choices": choices}
 
 
-def _has_gpu() -> bool:
-    """Whether ``accelerator=auto`` would find one."""
-    return sys.platform == "darwin" or bool(visible_gpus(os.environ))
+def _accelerator(job: Job) -> Any:
+    return OmegaConf.select(job.cfg, "trainer.accelerator", throw_on_missing=False)
+
+
+def _uses_gpu(job: Job) -> bool:
+    """Whether it would be trained on one of NVIDIA's or AMD's."""
+    named = _accelerator(job)
+    return named in ("gpu", "cuda") or (named == "auto" and bool(visible_gpus(os.environ)))
 
 
 def _settled(job: Job) -> Any:

@@ -44,10 +44,11 @@ class Stacks:
     Args:
         config: of the sweep.
         limits: how jobs are run.
+        gpu: whether a GPU is a place for stacks.
     """
 
-    def __init__(self, config: DictConfig, limits: Limits) -> None:
-        self._config, self._limits = config, limits
+    def __init__(self, config: DictConfig, limits: Limits, gpu: bool) -> None:
+        self._config, self._limits, self._gpu = config, limits, gpu
         self._devices = gpu_slices(limits.n_jobs, limits.devices_per_job, os.environ)
         self._idle: list[Worker] = []
         self._running: list[Worker] = []
@@ -69,7 +70,7 @@ class Stacks:
 
     def run(self, jobs: list[Job]) -> int | None:
         """Until no stack is left; jobs that are queued then need a process. Returns the signal that stopped it."""
-        stacks, alone = plan_stacks(jobs, self._limits.n_jobs)
+        stacks, alone = plan_stacks(jobs, self._limits.n_jobs, self._gpu)
         if stacks or alone:
             print(_sentence(stacks, alone), flush=True)
         queue, deadline = deque(stacks), float("inf")

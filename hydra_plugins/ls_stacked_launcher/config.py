@@ -12,6 +12,8 @@ class StackedLauncherConf(ProcessLauncherConf):
     """``hydra.launcher.n_jobs=2`` divides a stack between two processes."""
 
     _target_: str = "hydra_plugins.ls_stacked_launcher.stacked_launcher.StackedLauncher"
+    gpu: bool = False
+    """Whether stacks are trained on a GPU, too, and convolutions there. Not run on one yet."""
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="ls_lightning")

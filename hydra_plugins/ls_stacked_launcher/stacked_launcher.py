@@ -25,12 +25,16 @@ class StackedLauncher(ProcessLauncher):
     and one whose stack failed, is a process of its own.
 
     Args:
+        gpu: stack jobs that are trained on a GPU, too.
         options: of :class:`~hydra_plugins.ls_process_launcher.process_launcher.ProcessLauncher`. ``n_jobs`` processes
             share the jobs of a stack; ``timeout`` is of such a process, too.
     """
 
-    _stacks: Stacks | None = None
-    _once: ComposedOnce | None = None
+    def __init__(self, gpu: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._gpu = gpu
+        self._stacks: Stacks | None = None
+        self._once: ComposedOnce | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called once; the process of the first stack imports torch while the jobs are composed."""
@@ -39,7 +43,7 @@ class StackedLauncher(ProcessLauncher):
         from hydra_plugins.ls_stacked_launcher._stacks import Stacks
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        stacks = self._stacks = Stacks(config, self._limits)
+        stacks = self._stacks = Stacks(config, self._limits, self._gpu)
         loader: Any = hydra_context.config_loader
         self._once = ComposedOnce(ComposedAlike(loader.load_sweep_config), lambda: stacks.prepare(1))
         loader.load_sweep_config = self._once

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _TRAINER: dict[str, Any] = {
     "log_every_n_steps": None, "num_sanity_val_steps": (0,), "deterministic": None, "benchmark": None,
     "enable_progress_bar": None, "enable_model_summary": (False,), "default_root_dir": None,
 }  # fmt: skip
+_ON_GPU = {"accelerator": ("auto", "gpu", "cuda")}
 _CALLBACKS: dict[str, dict[str, Any]] = {
     "train_loss": {"_target_": ("ls_lightning.callbacks.train_loss.TrainLoss",), "accuracy": None},
     "label_smoothing": {
@@ -57,10 +59,12 @@ class Candidate:
     Args:
         config: as :func:`ls_lightning.config.settle` returns it, as plain values.
         folder: of the job, which its configuration names in some places.
+        gpu: whether it is trained on one, and that is no reason to be alone.
     """
 
     config: dict[str, Any]
     folder: Path
+    gpu: bool = False
 
 
 def plan(candidates: Sequence[Candidate]) -> tuple[list[list[int]], dict[int, str]]:
@@ -72,7 +76,7 @@ def plan(candidates: Sequence[Candidate]) -> tuple[list[list[int]], dict[int, st
     alone: dict[int, str] = {}
     stacks: dict[str, list[int]] = {}
     for k, candidate in enumerate(candidates):
-        reason = why_alone(candidate.config)
+        reason = why_alone(candidate.config, candidate.gpu)
         if reason is not None:
             alone[k] = reason
         else:
@@ -83,9 +87,9 @@ def plan(candidates: Sequence[Candidate]) -> tuple[list[list[int]], dict[int, st
     return [members for members in stacks.values() if len(members) > 1], alone
 
 
-def why_alone(config: dict[str, Any]) -> str | None:
-    """What keeps a job from being stacked with any other; None if nothing does."""
-    checks = (_environment, _model, _data, _loss, _optimizer, _run)
+def why_alone(config: dict[str, Any], gpu: bool = False) -> str | None:
+    """What keeps a job from being stacked with any other, on a CPU or on a GPU; None if nothing does."""
+    checks = (_environment, partial(_model, gpu=gpu), _data, _loss, _optimizer, partial(_run, gpu=gpu))
     return next((reason for check in checks if (reason := check(config)) is not None), None)
 
 
@@ -94,11 +98,11 @@ def _environment(config: dict[str, Any]) -> str | None:
     return f"{given[0]} is set" if given else None
 
 
-def _model(config: dict[str, Any]) -> str | None:
+def _model(config: dict[str, Any], gpu: bool) -> str | None:
     name = _own(config["model"], "ls_lightning.zoo.models.")
-    if name in _CONVOLUTIONS:
+    if name in _CONVOLUTIONS and not gpu:
         return f"model {name}: convolutions gain nothing from it on a CPU"
-    if name not in _NETWORKS:
+    if name not in _NETWORKS + _CONVOLUTIONS:
         return f"the model {config['model'].get('_target_')} has no stacked form"
     return None
 
@@ -137,10 +141,10 @@ def _optimizer(config: dict[str, Any]) -> str | None:
     return f"the optimizer {target} is not known to treat every number by itself"
 
 
-def _run(config: dict[str, Any]) -> str | None:
+def _run(config: dict[str, Any], gpu: bool) -> str | None:
     if config["ckpt_path"] is not None or config["evaluate"] != "last":
         return "ckpt_path or evaluate is set"
-    trainer = _differs(config["trainer"], _TRAINER)
+    trainer = _differs(config["trainer"], _TRAINER | (_ON_GPU if gpu else {}))
     if trainer is not None:
         return f"trainer.{trainer} is set"
     for group, known in (("callbacks", _CALLBACKS), ("logger", _LOGGERS)):

@@ -104,9 +104,10 @@ class StackedModule(L.LightningModule):
 
     def _seed_dropout(self) -> None:
         """As SeededSteps does for a member alone."""
+        if not self.network.draws:
+            return
         done = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
-        for seed, generator in zip(self._seeds, self.network.generators, strict=False):  # none without dropout
-            generator.manual_seed(mixed_seed("step", seed, 0, done))
+        self.network.seed([mixed_seed("step", seed, 0, done) for seed in self._seeds])
 
     def _keep(self, losses: Tensor, logits: Tensor, target: Tensor) -> None:
         values = [losses]

@@ -13,14 +13,14 @@ from torch.func import functional_call, stack_module_state, vmap
 class StackedNetwork(nn.Module):
     """Networks of one architecture: parameters and buffers ``(M, ...)``.
 
-    Linear layers are one batched product each, and dropout draws what each network draws alone; other layers are
-    mapped over the networks by ``torch.func``, batch norm with the running statistics of each among them.
+    Linear layers are one batched product each, and dropout draws what each network draws alone, on a CPU; other layers
+    are mapped over the networks by ``torch.func``, batch norm with the running statistics of each among them.
 
     Args:
         networks: M of them, on the CPU, whose layers are those of their ``net``; they are not changed.
 
     Attributes:
-        generators: of each network, for dropout; seed them before each step.
+        draws: whether there is dropout in them.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -39,8 +39,8 @@ class StackedNetwork(nn.Module):
             for child, layer in template.named_children()
         ]
         self._count = len(networks)
-        self._draws = any(isinstance(layer, nn.Dropout) for layer in template.modules())
-        self.generators = [torch.Generator() for _ in networks] if self._draws else []
+        self.draws = any(isinstance(layer, nn.Dropout) for layer in template.modules())
+        self._generators: list[torch.Generator] = []
 
     def forward(self, x: Tensor, shared: bool = False) -> Tensor:
         """Logits ``(M, B, K)`` of inputs ``(M, B, ...)``, or of inputs ``(B, ...)`` that the networks share."""
@@ -51,6 +51,13 @@ class StackedNetwork(nn.Module):
                 layer.train(self.training)
             x = self._pass(layer, {own: tensors[key] for own, key in keys.items()}, x)
         return x
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Give the dropout of each network its numbers; before each step, where there is any."""
+        if not self._generators:
+            self._generators = [torch.Generator(self.stacked[0].device) for _ in seeds]
+        for seed, generator in zip(seeds, self._generators, strict=True):
+            generator.manual_seed(seed)
 
     def state_of(self, member: int) -> dict[str, Tensor]:
         """The state dict of one of the networks."""
@@ -69,7 +76,7 @@ class StackedNetwork(nn.Module):
         if isinstance(layer, nn.ReLU):
             return x.relu()
         if isinstance(layer, nn.Dropout):
-            return _drop(x, layer.p, self.generators) if layer.training else x
+            return _drop(x, layer.p, self._generators) if layer.training else x
         found: Tensor = vmap(lambda own, rows: functional_call(layer, own, (rows,)))(tensors, x)
         return found
 
