@@ -209,7 +209,7 @@ def test_random_kills_of_a_training_sweep(tmp_path):
 def test_random_kills_of_ranks(tmp_path):
     """Rank 1, rank 0 and the launcher, each killed by -9 while two ranks train; the result is that of a calm sweep."""
     victims = ([1, 0, None] * KILLS)[: max(3, KILLS)]
-    options = ["eps=0.1", "trainer=ddp_cpu", f"trainer.max_epochs={6 + 4 * len(victims)}", *TRAIN[1:]]
+    options = ["eps=0.1", "trainer=ddp_cpu", f"trainer.max_epochs={20 + 10 * len(victims)}", *TRAIN[1:]]
     (tmp_path / "calm").mkdir()
     code, _, err = train(tmp_path / "calm", *options).end()
     assert code == 0, err
@@ -239,7 +239,7 @@ def test_random_kills_of_ranks(tmp_path):
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_a_stopped_training_sweep_can_be_resumed(tmp_path):
-    options = ["eps=0.1", "trainer=ddp_cpu", "trainer.max_epochs=20", *TRAIN[1:]]
+    options = ["eps=0.1", "trainer=ddp_cpu", "trainer.max_epochs=60", *TRAIN[1:]]
     job = tmp_path / "sweep" / "0"
     sweep = train(tmp_path, *options)
     assert wait_for((job / "checkpoints" / "last.ckpt").exists, within=120)
@@ -251,7 +251,7 @@ def test_a_stopped_training_sweep_can_be_resumed(tmp_path):
     code, out, err = train(tmp_path, *options[:-1], "sweep.resume=sweep").end()
     assert code == 0, out + err
     assert "continued from its last checkpoint" in out
-    assert result(job)["steps"] % 20 == 0
+    assert result(job)["steps"] % 60 == 0
 
 
 def steps(job):
