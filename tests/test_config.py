@@ -14,7 +14,10 @@ from ls_lightning.errors import ConfigError
 
 # overrides, what the line must say; every group
 KEYS = [
-    ("model.widht=64", "Did you mean model.width? It is of model=resnet, tagger, text_cnn. MLP has hidden, dropout, "),
+    (
+        "model.widht=64",
+        "Did you mean model.width? It is of model=resnet, tagger, text_cnn. MLP has hidden, dropout, batch_norm.",
+    ),
     ("model=resnet model.widht=64", "Did you mean model.width? ResNet has depth, width."),
     ("model.width=64", "model.width is not a key of the configuration. It is of model=resnet, tagger, text_cnn. MLP"),
     ("loss=focal loss.gama=2", "Did you mean loss.gamma?"),

@@ -86,21 +86,32 @@ def test_a_stack_that_dies_becomes_processes(tmp_path):
     assert sorted(result(tmp_path / "sweep" / str(k))["eps"] for k in range(2)) == [0.0, 0.1]
 
 
+def test_a_mac_has_no_option_for_its_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    job = Job(0, [], OmegaConf.create({"trainer": {"accelerator": "auto"}}), OmegaConf.create(), tmp_path)
+    stacks, alone = plan_stacks([job], 1, gpu=True)
+    assert stacks == []
+    assert list(alone) == ["it would be trained on a GPU, where this has not been tried (trainer=cpu)"]
+
+
+@pytest.mark.parametrize("trainer", ["auto", "gpu"])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_gpu_is_left_to_processes_unless_asked_for(tmp_path, monkeypatch, gpu):
+def test_a_gpu_is_left_to_processes_unless_asked_for(tmp_path, monkeypatch, gpu, trainer):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr("hydra_plugins.ls_stacked_launcher._plan._settled", lambda job: OmegaConf.to_container(job.cfg))
     hydra = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
-    found = jobs(tmp_path, ["eps=0 model=cnn trainer=auto", "eps=0.1 model=cnn trainer=auto"])
+    found = jobs(tmp_path, [f"eps={eps} model=cnn trainer={trainer}" for eps in (0, 0.1)])
     cfgs = [OmegaConf.create(job.config) for job in found]
     queued = [Job(k, [], cfg, hydra, tmp_path / str(k)) for k, cfg in enumerate(cfgs)]
     stacks, alone = plan_stacks(queued, 1, gpu)
     if gpu:
-        assert [[job.num for job, _ in stack] for stack in stacks] == [[0, 1]]
+        assert ([[job.num for job, _ in stack] for stack in stacks], alone) == ([[0, 1]], {})
+    else:
+        assert stacks == []
+        assert next(iter(alone)).endswith("not been tried (trainer=cpu, or hydra.launcher.gpu=true)")
+    if trainer == "auto":  # without one it is a CPU, where the option makes no difference
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        stacks, alone = plan_stacks(queued, 1, gpu)
-    assert stacks == []
-    assert next(iter(alone)).startswith("model CNN: conv" if gpu else "it would be trained on a GPU")
+        assert next(iter(plan_stacks(queued, 1, gpu)[1])).startswith("model CNN: convolutions gain nothing")
 
 
 def test_a_configuration_is_composed_once():

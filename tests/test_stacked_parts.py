@@ -90,7 +90,7 @@ def test_what_is_a_process(tmp_path, usual, override, reason):
     assert alone[0].startswith(reason)
 
 
-def test_what_fits_on_a_gpu(tmp_path, monkeypatch):
+def test_what_fits_on_a_gpu(tmp_path):
     """Convolutions, too; on a CPU they stay alone, and a GPU is no place for a stack unless it is asked for."""
     found = jobs(tmp_path, [f"eps={eps} model={model} trainer=gpu" for model in ("mlp", "cnn") for eps in (0, 0.1)])
     on_gpu = [Candidate(job.config, Path(job.folder), gpu=True) for job in found]

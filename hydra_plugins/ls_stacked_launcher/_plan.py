@@ -50,8 +50,9 @@ def _describe(job: Job, gpu: bool) -> dict[str, Any] | str:
     """What the process of a stack is told of a job; or why it cannot be in one."""
     if (job.folder / LAST).is_file():
         return "it goes on from its checkpoint"
-    if _accelerator(job) == "auto" and (sys.platform == "darwin" or (_uses_gpu(job) and not gpu)):
-        return "it would be trained on a GPU, where this has not been tried (trainer=cpu, or hydra.launcher.gpu=true)"
+    if _uses_gpu(job) and (sys.platform == "darwin" or not gpu):
+        other = "" if sys.platform == "darwin" else ", or hydra.launcher.gpu=true"
+        return f"it would be trained on a GPU, where this has not been tried (trainer=cpu{other})"
     before = HydraConfig.instance().cfg
     hydra = job.hydra_cfg.copy()
     with read_write(hydra.hydra.runtime):
@@ -67,14 +68,12 @@ def _describe(job: Job, gpu: bool) -> dict[str, Any] | str:
     return {"num": job.num, "config": config, "folder": str(job.folder), "choices": choices}
 
 
-def _accelerator(job: Job) -> Any:
-    return OmegaConf.select(job.cfg, "trainer.accelerator", throw_on_missing=False)
-
-
 def _uses_gpu(job: Job) -> bool:
-    """Whether it would be trained on one of NVIDIA's or AMD's."""
-    named = _accelerator(job)
-    return named in ("gpu", "cuda") or (named == "auto" and bool(visible_gpus(os.environ)))
+    """Whether it would be trained on one."""
+    named = OmegaConf.select(job.cfg, "trainer.accelerator", throw_on_missing=False)
+    return named in ("gpu", "cuda") or (
+        named == "auto" and (sys.platform == "darwin" or bool(visible_gpus(os.environ)))
+    )
 
 
 def _settled(job: Job) -> Any:
